@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-class Message(msgspec.Struct, array_like=True, frozen=True):
+class Message(msgspec.Struct, array_like=True):
     """What travels in the first frame."""
 
 
@@ -105,8 +105,10 @@ class Identify(Message, tag=1):
 
 
 class EngineInfo(Message):
-    """What an engine says of itself. ``group`` is the same for all ranks of one launch; ``started`` is the start time
-    of the process in clock ticks since boot, which tells it from a later process with the same pid.
+    """What an engine says of itself.
+
+    ``group`` is the same for all ranks of one launch; ``started`` is the start time of the process in clock ticks since
+    boot, which tells it from a later process with the same pid.
     """
 
     uuid: str
@@ -256,7 +258,9 @@ class Stop(Message, tag=34):
 
 
 class Entry(Message):
-    """How one task went. ``payload`` is the pickle of the value, or of the error (`hpc.wire.objects`); its buffers
+    """How one task went.
+
+    ``payload`` is the pickle of the value, or of the error (`hpc.wire.objects`); its buffers
     follow as frames. ``stdout`` and ``stderr`` are what was not sent before as one of ``n_outputs`` `Output` messages.
     Times are seconds since the epoch, UTC.
     """
@@ -288,8 +292,9 @@ class Results(Message, tag=48):
 
 
 class Output(Message, tag=49):
-    """Text that the running task printed. ``number`` counts the pieces of one task from 0. Also controller to client,
-    where ``client`` is replaced by the id of the engine.
+    """Text that the running task printed; ``number`` counts the pieces of one task from 0.
+
+    Also controller to client, where ``client`` is replaced by the id of the engine.
     """
 
     client: int

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
+import msgspec
+
 from hpc.errors import ProtocolError
 from hpc.wire import codec
 from hpc.wire import messages as m
@@ -40,7 +42,7 @@ class Session:
         return f"<Session sent {self.sent} (acknowledged {self.acknowledged}), received {self.received}>"
 
     def pack(self, message: m.Message, frames: Iterable[Frame] = ()) -> list[Frame]:
-        """Number and keep a message; return the frames to transmit."""
+        """Give a message its number and keep it; return the frames to transmit."""
         self.sent += 1
         body = tuple(frames)
         self._kept.append((self.sent, message, body))
@@ -97,8 +99,8 @@ class Session:
 class Peer:
     """A peer's half of a connection to the controller: identification, session, resumption. Sans-I/O.
 
-    Feed every transmission that comes in to `receive`; transmit what it and `pack` return. `pack` returns None while the
-    peer is not welcome (yet, or again): the message is kept and goes out with the resumption.
+    Feed every transmission that comes in to `receive`; transmit what it and `pack` return. `pack` returns None while
+    the peer is not welcome (yet, or again): the message is kept and goes out with the resumption.
     """
 
     def __init__(self, hello: m.Hello) -> None:
@@ -122,7 +124,7 @@ class Peer:
         self._connected = False
 
     def pack(self, message: m.Message, frames: Iterable[Frame] = ()) -> list[Frame] | None:
-        """Number and keep a message; return the frames to transmit, or None while there is no welcome."""
+        """Give a message its number and keep it; return the frames to transmit, None while there is no welcome."""
         packed = self.session.pack(message, frames)
         return packed if self._connected else None
 
@@ -151,16 +153,12 @@ class Peer:
     def _introduce(self, identify: m.Identify) -> list[Frame]:
         if identify.protocol != codec.PROTOCOL:
             raise ProtocolError(
-                f"the controller (hpc {identify.software}) speaks version {identify.protocol} of the protocol, this side"
-                f" (hpc {self.hello.software}) version {codec.PROTOCOL}: install the same release of hpc on both sides"
+                f"the controller (hpc {identify.software}) speaks version {identify.protocol} of the protocol,"
+                f" this side (hpc {self.hello.software}) version {codec.PROTOCOL}:"
+                " install the same release of hpc on both sides"
             )
         if self.cluster and identify.cluster != self.cluster:
             raise ProtocolError(f"another cluster ({identify.cluster}) answers at the address of {self.cluster}")
         self.cluster = identify.cluster
         self._connected = False
-        hello = m.Hello(**{**_fields(self.hello), "received": self.session.received})
-        return [codec.encode(hello)]
-
-
-def _fields(struct: m.Hello) -> dict[str, object]:
-    return {name: getattr(struct, name) for name in struct.__struct_fields__}
+        return [codec.encode(msgspec.structs.replace(self.hello, received=self.session.received))]

@@ -1,0 +1,25 @@
+"""The functions that every system runs. Imports nothing, so that a worker of any pool loads it in no time."""
+
+import os
+import time
+
+
+def noop(value: object = None) -> object:
+    """Return what came."""
+    return value
+
+
+def increment(x: int) -> int:
+    """Return ``x + 1``: work that takes less time than anything around it."""
+    return x + 1
+
+
+def pid_after(seconds: float) -> int:
+    """Return the worker's pid after a pause, so that the other workers get their share."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def sleep(seconds: float) -> None:
+    """Stay in a task."""
+    time.sleep(seconds)

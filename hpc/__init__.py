@@ -1,0 +1,1 @@
+"""Interactive parallel Python for MPI clusters."""
