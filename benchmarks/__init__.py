@@ -1,1 +1,1 @@
-"""Speed against the limits and the peers: every figure is a ratio measured in one interleaved run (docs/benchmarks.md)."""
+"""Speed against the limits and the peers: each figure is a ratio from one interleaved run (docs/benchmarks.md)."""

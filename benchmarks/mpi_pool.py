@@ -1,4 +1,4 @@
-"""The map benchmark's MPI peer: ``mpiexec -n 5 python -m mpi4py.futures -m benchmarks.mpi_pool ITEMS REPEATS CHUNKSIZE...``.
+"""The map's MPI peer: ``mpiexec -n 5 python -m mpi4py.futures -m benchmarks.mpi_pool ITEMS REPEATS CHUNKSIZE...``.
 
 Runs on its own, in the Python that has the Open MPI. Prints one line of JSON: the median seconds of each chunk size.
 """

@@ -1,8 +1,8 @@
-"""The raw baseline: a pyzmq broker with the hops of ours (DEALER client, one Python ROUTER, DEALER workers) and no more.
+"""The raw baseline: a pyzmq broker with the hops of ours (DEALER client, Python ROUTER, DEALER workers) and no more.
 
-``python -m benchmarks.raw --transport tcp --workers 4`` starts broker and workers, prints one line of JSON that says how to
-reach it, and ends when its client says so or its stdin closes. A task is one message: the pickle of (id, function,
-arguments), answered by the pickle of (id, result).
+``python -m benchmarks.raw --transport tcp --workers 4`` starts broker and workers, prints one line of JSON that says
+how to reach it, and ends when its client says so or its stdin closes. A task is one message: the pickle of
+(id, function, arguments), answered by the pickle of (id, result).
 """
 
 import argparse
@@ -91,7 +91,7 @@ def dealer(context: zmq.Context, identity: bytes, address: str, server_key: str)
 
 
 def broker(socket: zmq.Socket, workers: int, announce: Callable[[], None]) -> None:
-    """Relay until the client says quit. A worker's frames are [client, result], the client's [worker or nothing, task]."""
+    """Relay until the client says quit. Workers send [client, result], the client [worker or nothing, task]."""
     names = [b"%d" % i for i in range(workers)]
     known = set(names)
     for _ in names:

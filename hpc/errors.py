@@ -9,6 +9,8 @@ __all__ = [
     "DependencyError",
     "EngineLost",
     "HpcError",
+    "MpiMismatch",
+    "MpiUnavailable",
     "NoCommunicator",
     "NoEngines",
     "ProtocolError",
@@ -46,6 +48,14 @@ class NoEngines(HpcError):  # noqa: N818 - a public name
 
 class NoCommunicator(HpcError):  # noqa: N818 - a public name
     """The engine was started without MPI."""
+
+
+class MpiUnavailable(HpcError):  # noqa: N818 - a public name
+    """mpi4py, or the MPI library that it needs, cannot be loaded."""
+
+
+class MpiMismatch(HpcError):  # noqa: N818 - a public name
+    """Launcher and MPI library do not belong together: the ranks did not find each other."""
 
 
 class TaskAborted(HpcError):  # noqa: N818 - a public name

@@ -1,11 +1,11 @@
 """Which launcher started this process, and what it says of size and rank: read from the environment, without MPI.
 
-The variables were recorded from Open MPI 4.1 and 5.0, MPICH 4.0 and 5.0 (Hydra) and Slurm 22.05; those of MVAPICH, Flux,
-PALS and ALPS are from their manuals. Size 0 means that the launcher does not say.
+The variables were recorded from Open MPI 4.1 and 5.0, MPICH 4.0 and 5.0 (Hydra) and Slurm 22.05; those of MVAPICH,
+Flux, PALS and ALPS are from their manuals. Size 0 means that the launcher does not say.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,13 +22,14 @@ class Launch:
     Attributes
     ----------
     launcher : str
-        ``openmpi``, ``hydra`` (MPICH, Intel MPI), ``slurm`` (srun), ``mvapich``, ``flux``, ``pals``, ``alps`` or ``pmix``.
+        ``openmpi``, ``hydra`` (MPICH, Intel MPI), ``slurm`` (srun), ``mvapich``, ``flux``, ``pals``, ``alps``,
+        ``pmix``.
     rank, size : int
         As the launcher counts; size 0 if it does not say.
     local_rank : int
         Rank among those of the same host, -1 if it does not say.
     pmi : str
-        What it offers the MPI library to find the other ranks by: ``pmi``, ``pmix``, ``pmi+pmix``, or ``''`` for nothing.
+        What it offers the MPI library to find the other ranks by: ``pmi``, ``pmix``, ``pmi+pmix``; ``''`` is nothing.
     evidence : str
         The variable that gave it away, for messages.
     """
@@ -40,9 +41,12 @@ class Launch:
     pmi: str = ""
     evidence: str = ""
 
-    def fits(self, rank: int, size: int) -> bool:
-        """Say whether rank and size of the world communicator are those that the launcher named."""
-        return rank == self.rank and size == (self.size or max(size, self.rank + 1))
+    def fits(self, size: int) -> bool:
+        """Say whether the world communicator has the size that the launcher named, or at least room for its rank.
+
+        Ranks are not compared: some MPIs reorder them on request (``MPICH_RANK_REORDER_METHOD``).
+        """
+        return size == self.size if self.size else size > self.rank
 
 
 # Launcher; its variables of rank, size and local rank. A launcher that starts its ranks through srun leaves the SLURM_*
@@ -81,18 +85,18 @@ def claims(environ: Mapping[str, str] | None = None) -> list[Launch]:
         if present
     )
     found = []
-    for launcher, rank_name, size_name, local_name in _TABLE:
-        launch = _read(environ, launcher, rank_name, size_name, local_name, pmi)
+    for launcher, *names in _TABLE:
+        launch = _read(environ, launcher, names, pmi)
         if launch:
             found.append(launch)
     slurm = _slurm(environ, pmi)
-    hydra = _read(environ, "hydra", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", pmi)
+    hydra = _read(environ, "hydra", ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"), pmi)
     # srun --mpi=pmi2 sets PMI_RANK as Hydra does, but not Hydra's MPI_LOCALNRANKS.
     if slurm and hydra and "MPI_LOCALNRANKS" not in environ and (hydra.rank, hydra.size) == (slurm.rank, slurm.size):
         hydra = None
     found += [launch for launch in (hydra, slurm) if launch]
     if not found:
-        launch = _read(environ, "pmix", "PMIX_RANK", "", "", pmi)
+        launch = _read(environ, "pmix", ("PMIX_RANK", "", ""), pmi)
         if launch and "PMIX_NAMESPACE" in environ:
             found.append(launch)
     return found
@@ -103,13 +107,12 @@ def _slurm(environ: Mapping[str, str], pmi: str) -> Launch | None:
     step = _number(environ, "SLURM_STEP_ID")
     if step is None or step >= _SLURM_SPECIAL_STEPS:
         return None
-    launch = _read(environ, "slurm", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", pmi)
+    launch = _read(environ, "slurm", ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"), pmi)
     return None if launch and launch.size == 1 and "SLURM_PTY_PORT" in environ else launch
 
 
-def _read(
-    environ: Mapping[str, str], launcher: str, rank_name: str, size_name: str, local_name: str, pmi: str
-) -> Launch | None:
+def _read(environ: Mapping[str, str], launcher: str, names: Sequence[str], pmi: str) -> Launch | None:
+    rank_name, size_name, local_name = names
     rank, size = _number(environ, rank_name), _number(environ, size_name)
     if rank is None or (size is not None and rank >= size):
         return None

@@ -78,8 +78,8 @@ def _build(failure: _Failure) -> RemoteError:
     for base in _bases(failure):
         try:
             kind = type(failure.ename, (RemoteError, base), {"__module__": failure.module, "__reduce__": _reduce})
-            remote = kind.__new__(kind, *arguments)
-        except TypeError:  # layouts that do not combine, a __new__ that wants more
+            remote = _new(kind, arguments)
+        except TypeError:  # layouts that do not combine
             continue
         break
     else:
@@ -88,6 +88,14 @@ def _build(failure: _Failure) -> RemoteError:
     remote.ename, remote.evalue, remote.traceback = failure.ename, failure.evalue, failure.traceback
     remote.__dict__["_failure"] = failure
     return cast(RemoteError, remote)
+
+
+def _new(kind: Any, arguments: tuple[Any, ...]) -> BaseException:
+    try:
+        made: BaseException = kind.__new__(kind, *arguments)
+    except TypeError:  # a __new__ that wants more, or that of MemoryError, which refuses classes of two bases
+        made = Exception.__new__(kind, *arguments)
+    return made
 
 
 def _bases(failure: _Failure) -> list[type]:

@@ -5,7 +5,9 @@ own ``x``. The globals that it uses come along and are bound where the receiver 
 `MAX_GLOBAL_NBYTES`, and what cannot be pickled, stays at home: if the receiver lacks it, the NameError says why.
 """
 
+import contextlib
 import hashlib
+import importlib
 import io
 import pickle
 import sys
@@ -68,6 +70,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.captured += [(main, name, value) for name, value in captured.items()]
         slots["__globals__"] = {name: _portable(name, value) for name, value in captured.items()}
         return _make_main_function, (code, closure), (state, slots), None, None, _set_main_function_state
+
+    def reducer_override(self, obj: Any) -> Any:
+        # What a function of the session uses of the person's own files may be missing where it arrives.
+        if isinstance(obj, (types.FunctionType, type, types.ModuleType)) and _is_of_a_local_module(obj):
+            name = obj.__name__ if isinstance(obj, types.ModuleType) else obj.__module__
+            qualname = "" if isinstance(obj, types.ModuleType) else obj.__qualname__
+            with contextlib.suppress(SerializationError):  # then it has to be there
+                by_value = _dump_module_by_value(obj)[0]
+                if len(by_value) <= MAX_GLOBAL_NBYTES:
+                    return _import_or_build, (name, qualname, by_value)
+        return super().reducer_override(obj)
 
     def _note(self, func: types.FunctionType) -> None:
         """Remember what a later dump of the same function would have to compare."""
@@ -176,9 +189,29 @@ def _dump_by_reference(func: Any) -> bytes:
     return b"" if b"__main__" in payload else payload
 
 
+def _is_of_a_local_module(obj: Any) -> bool:
+    """Say whether plain pickle would name this by a module that only this process may be able to import."""
+    name = _module_name(obj)
+    root = name.partition(".")[0]
+    if root in ("__main__", "__mp_main__", "builtins", "hpc") or root in cloudpickle.list_registry_pickle_by_value():
+        return False
+    if sys.modules.get(name) is None or _is_installed(obj):
+        return False
+    found: Any = sys.modules[name]
+    for part in () if isinstance(obj, types.ModuleType) else obj.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
+def _module_name(obj: Any) -> str:
+    if isinstance(obj, types.ModuleType):
+        return obj.__name__
+    return getattr(obj, "__module__", None) or type(obj).__module__
+
+
 def _is_installed(func: Any) -> bool:
     """Say whether the module of a function lies where every Python of this installation finds it."""
-    name = getattr(func, "__module__", None) or type(func).__module__
+    name = _module_name(func)
     module = sys.modules.get(name.partition(".")[0])
     file = getattr(module, "__file__", None)
     if file is None:
@@ -189,7 +222,7 @@ def _is_installed(func: Any) -> bool:
 
 def _dump_module_by_value(func: Any) -> tuple[bytes, _Pickler]:
     """Pickle by value, together with what it uses of its own top-level package."""
-    root = sys.modules.get((getattr(func, "__module__", None) or "").partition(".")[0])
+    root = sys.modules.get(_module_name(func).partition(".")[0])
     by_value = root is not None and root.__name__ not in ("__main__", "builtins", "hpc") and not _is_installed(func)
     registered = by_value and root is not None and root.__name__ not in cloudpickle.list_registry_pickle_by_value()
     if registered:
@@ -287,6 +320,16 @@ def _bind(captured: dict[str, Any]) -> None:
 
 def _make_main_function(code: types.CodeType, closure: Any) -> types.FunctionType:
     return types.FunctionType(code, sys.modules["__main__"].__dict__, None, None, closure)
+
+
+def _import_or_build(module: str, qualname: str, by_value: bytes) -> Any:
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split(".") if qualname else ():
+            found = getattr(found, part)
+        return found
+    except (ImportError, AttributeError):
+        return pickle.loads(by_value)
 
 
 def _set_main_function_state(func: types.FunctionType, state: Any) -> None:

@@ -43,8 +43,8 @@ class Session:
 
     def pack(self, message: m.Message, frames: Iterable[Frame] = ()) -> list[Frame]:
         """Give a message its number and keep it; return the frames to transmit."""
-        self.sent += 1
         body = tuple(frames)
+        self.sent += 1  # no call between this line and the next: a KeyboardInterrupt cannot come between them
         self._kept.append((self.sent, message, body))
         self._owed_messages = self._owed_nbytes = 0
         return [codec.encode(message, self.sent, self.received), *body]

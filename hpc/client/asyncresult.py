@@ -1,0 +1,311 @@
+"""The result of a task, now or later."""
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, _base
+from typing import TYPE_CHECKING, Any
+
+from hpc.client.bundle import Mark
+from hpc.client.metadata import Metadata, Pieces, describe, output
+from hpc.client.outcome import Loss, Outcome
+from hpc.client.roster import log
+from hpc.wire import messages as m
+
+if TYPE_CHECKING:
+    from hpc.client.link import Link
+
+PENDING, FINISHED, CANCELLED = _base.PENDING, _base.FINISHED, _base.CANCELLED_AND_NOTIFIED
+
+
+class AsyncResult(Future[Any]):
+    """The result of one task; also a `concurrent.futures.Future`.
+
+    Results are unpickled by the first thread that asks for them. `get` waits, without any other thread taking part, and
+    Ctrl-C ends the wait (not the task). `GroupResult` and `MapResult` are the same for several tasks.
+    """
+
+    # Thousands of these are made at a time: what is the same for all of them at first stands in the class.
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _outcome: Outcome | None = None
+    _index = 0
+    _number = 0
+    _submitted = 0.0
+    _loaded = False
+    _mark: Mark | None = None
+    _pieces: Pieces | None = None
+    _watchers: list[Any] | None = None
+    _hooks: list[Callable[[Any], object]] | None = None
+
+    def __init__(self, link: "Link", name: str, target: int = -1) -> None:  # the base class would make a lock for each
+        self._link = link
+        self._name = name
+        self._target = target
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name or 'task'}, {self._describe()}>"
+
+    def _describe(self) -> str:
+        state = "waiting" if self._outcome is None else self._outcome.status(self._index)
+        engine = self._target if self._outcome is None else self._outcome.engine
+        return f"task {self._number}{f' on engine {engine}' if engine >= 0 else ''}: {state}"
+
+    # ------------------------------------------------------------ what concurrent.futures looks for
+
+    @property
+    def _condition(self) -> Any:  # type: ignore[override]
+        return self._link.condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        if self._watchers is None:
+            self._watchers = []
+        return self._watchers
+
+    @property
+    def _done_callbacks(self) -> list[Callable[[Any], object]]:  # type: ignore[override]
+        if self._hooks is None:
+            self._hooks = []
+        return self._hooks
+
+    def _settle(self, outcome: Outcome, index: int) -> int:
+        """Take the outcome; return 1, or 0 if there is one already. Called under the lock of the link."""
+        if self._state is not PENDING:
+            return 0
+        self._outcome = outcome
+        self._index = index
+        if type(outcome) is Loss:
+            self._finish(True, outcome.cancelled)
+        elif self._watchers or self._hooks:
+            self._finish(outcome.failed(index), False)
+        else:  # the shortest way: nobody waits for this one
+            self._state = FINISHED
+        return 1
+
+    def _finish(self, failed: bool, cancelled: bool) -> None:
+        """Tell everybody who waits."""
+        self._state = CANCELLED if cancelled else FINISHED
+        if self._watchers:
+            for watcher in list(self._watchers):
+                if cancelled:
+                    watcher.add_cancelled(self)
+                elif failed:
+                    watcher.add_exception(self)
+                else:
+                    watcher.add_result(self)
+        if self._hooks:
+            self._link.inbox.calls.append(self._run_hooks)
+
+    def _run_hooks(self) -> None:
+        while self._hooks:
+            hook = self._hooks.pop(0)
+            try:
+                hook(self)
+            except Exception:
+                log.exception("a callback of %r raised", self)
+
+    # ------------------------------------------------------------ waiting
+
+    def done(self) -> bool:
+        """Say whether all tasks have ended, in whatever way."""
+        return self._state is not PENDING
+
+    ready = done
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all tasks have ended; False if ``timeout`` seconds pass first."""
+        return self._state is not PENDING or self._link.wait(self.done, timeout, self._waiters)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait and return the value, or raise what the task raised; `TimeoutError` after ``timeout`` seconds."""
+        if self._state is PENDING and not self.wait(timeout):
+            raise TimeoutError(f"no result within {timeout:g} s: {self!r}")
+        return self._conclude()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Do the same as `get`."""
+        return self.get(timeout)
+
+    @property
+    def r(self) -> Any:
+        """The value, as `get` returns it."""
+        return self.get()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait and return what `get` would raise, None if it would return."""
+        if self._state is PENDING and not self.wait(timeout):
+            raise TimeoutError(f"no result within {timeout:g} s: {self!r}")
+        try:
+            self._conclude()
+        except Exception as error:
+            return error
+        return None
+
+    def successful(self) -> bool:
+        """Say whether no task failed; raises `ValueError` while some have not ended."""
+        if not self.done():
+            raise ValueError(f"{self!r} has not ended yet")
+        return self.exception() is None
+
+    def _conclude(self) -> Any:
+        if self._loaded:
+            return self._result
+        if self._exception is None and self._outcome is not None:
+            self._exception = self._outcome.error(self._index)
+            if self._exception is None:
+                self._result = self._outcome.value(self._index)
+                self._loaded = True
+                return self._result
+        assert self._exception is not None  # noqa: S101 - for the type checker
+        raise self._exception
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.wrap_future(self).__await__()
+
+    # ------------------------------------------------------------ ending early
+
+    def cancelled(self) -> bool:
+        """Say whether the task was aborted before it ran."""
+        return self._state is CANCELLED
+
+    def running(self) -> bool:
+        """Return False: a client is not told when a task starts."""
+        return False
+
+    def abort(self) -> None:
+        """End what no engine has begun; what runs goes on. Return without waiting for it."""
+        wanted = set(self._numbers())
+        link = self._link
+        link.outbox.flush()
+        for bundle in list(link.inbox.bundles.values()):
+            mine = [n - bundle.first for n in range(bundle.first, bundle.first + bundle.count) if n in wanted]
+            if mine:
+                link.order(m.Abort(bundle.first, mine[0], mine[-1] + 1))
+
+    def cancel(self) -> bool:
+        """Abort, and say whether it came in time."""
+        if self.done():
+            return self.cancelled()
+        self.abort()
+        # The controller answers in order; tasks that an engine held already have to be asked back from it first.
+        self._link.request(lambda number: m.Query(number, "ping"))
+        self.wait(0.1)
+        return self.cancelled()
+
+    # ------------------------------------------------------------ sending
+
+    @property
+    def sent(self) -> bool:
+        """Whether the memory of arrays among the arguments may be used again."""
+        return all(0 < mark.seq <= self._link.peer.session.acknowledged for mark in self._marks()) or self.done()
+
+    def wait_for_send(self, timeout: float | None = None) -> None:
+        """Wait until `sent`; `TimeoutError` after ``timeout`` seconds."""
+        if not self._link.wait(lambda: self.sent, timeout):
+            raise TimeoutError(f"not sent within {timeout:g} s: {self!r}")
+
+    # ------------------------------------------------------------ the tasks: overridden where there are several
+
+    def _numbers(self) -> list[int]:
+        return [self._number]
+
+    def _marks(self) -> list[Mark]:
+        return [] if self._mark is None else [self._mark]
+
+    def _slots(self) -> Iterator[tuple[int, Outcome | None, int]]:
+        """Yield target (-1 if open), outcome and index in it, for each task."""
+        yield self._target, self._outcome, self._index
+
+    def _one_or_all(self, values: list[Any]) -> Any:
+        return values[0]
+
+    def hear(self, task: int, number: int, stream: str, text: str) -> None:
+        """Take a piece of output; for the receiver only."""
+        if self._pieces is None:
+            self._pieces = Pieces()
+        self._pieces.add(task, number, stream, text)
+
+    def heard(self, task: int) -> int:
+        """Return how many pieces of output came; for the receiver only."""
+        return 0 if self._pieces is None else self._pieces.count(task)
+
+    # ------------------------------------------------------------ about the tasks
+
+    @property
+    def task_ids(self) -> list[str]:
+        """The names of the tasks, for as long as the cluster lives."""
+        session = self._link.peer.hello.session[:8]
+        return [f"{session}-{number}" for number in self._numbers()]
+
+    msg_ids = task_ids
+
+    @property
+    def metadata(self) -> Any:
+        """What is known of the task, a `Metadata`; a list of them if there are several tasks."""
+        roster = self._link.roster
+        rows: list[Metadata] = []
+        slots = enumerate(zip(self.task_ids, self._slots(), strict=True))
+        for task, (task_id, (target, outcome, index)) in slots:
+            row = describe(roster, task_id, self._submitted, target, outcome, index)
+            for stream in ("stdout", "stderr"):
+                row[stream] = output(self._pieces, task, outcome, index, stream)
+            rows.append(row)
+        return self._one_or_all(rows)
+
+    @property
+    def stdout(self) -> Any:
+        """What was printed so far, all of it once the task has ended; a list if there are several tasks."""
+        return self._one_or_all([output(self._pieces, i, o, k, "stdout") for i, (_, o, k) in enumerate(self._slots())])
+
+    @property
+    def stderr(self) -> Any:
+        """What was written to stderr; see `stdout`."""
+        return self._one_or_all([output(self._pieces, i, o, k, "stderr") for i, (_, o, k) in enumerate(self._slots())])
+
+    @property
+    def engine_id(self) -> Any:
+        """Which engine ran the task; a list if there are several tasks."""
+        return self._one_or_all([t if o is None else o.engine for t, o, _ in self._slots()])
+
+    @property
+    def progress(self) -> int:
+        """How many of the tasks have ended."""
+        return sum(outcome is not None for _, outcome, _ in self._slots())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the submission, up to the last result."""
+        last = max((o.received for _, o, _ in self._slots() if o is not None), default=0.0)
+        return (last if self.done() and last else time.time()) - self._submitted
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds from the submission to the last result; raises `ValueError` while there are tasks that wait or run."""
+        if not self.done():
+            raise ValueError(f"{self!r} has not ended yet")
+        return self.elapsed
+
+    @property
+    def serial_time(self) -> float:
+        """Seconds that the engines spent on the tasks, one after the other."""
+        entries = {id(e): e for _, o, k in self._slots() if o is not None and (e := o.entry(k)) is not None}
+        return sum(entry.completed - entry.started for entry in entries.values())
+
+    def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
+        """Return the values by engine id."""
+        value = self.get(timeout)
+        return {self.engine_id: value}
+
+    def __len__(self) -> int:
+        return len(self._numbers())
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("there is one value, and nothing to iterate over; use get()")
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        if isinstance(key, str):
+            rows = self.metadata
+            return rows[key] if isinstance(rows, dict) else [row[key] for row in rows]
+        return self.get()[key]

@@ -1,0 +1,158 @@
+"""Bundles that are under way: what a run of tasks that travels as one unit hands its results to.
+
+A bundle is registered before it is sent. ``deliver`` and ``end`` are called under the lock of the link and may be called
+twice for the same tasks (after an interrupted receive the controller sends again): the second time changes nothing.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from hpc.client.outcome import Loss, Reply
+from hpc.wire import messages as m
+from hpc.wire.session import Frame
+
+if TYPE_CHECKING:
+    from hpc.client.asyncresult import AsyncResult
+
+# A bundle of single tasks is full at so many, so that the controller may send its body to several engines cheaply.
+MAX_TASKS = 128
+MAX_NBYTES = 128 * 1024
+
+
+class Placement:
+    """Where the tasks of a view may run. One object for each setting of a view: bundles form where it is the same."""
+
+    __slots__ = ("eligible", "options", "targets")
+
+    def __init__(
+        self, targets: list[int] | None, options: m.Options | None = None, eligible: list[int] | None = None
+    ) -> None:
+        self.targets = targets
+        self.options = options
+        self.eligible = eligible
+
+    def __repr__(self) -> str:
+        where = "load-balanced" if self.targets is None else f"on {self.targets}"
+        return f"<Placement {where}, {self.options}, eligible {self.eligible}>"
+
+    def concerns(self, targets: list[int] | None) -> bool:
+        """Say whether its tasks belong to a view of these targets (None: load-balanced)."""
+        if self.targets is None or targets is None:
+            return self.targets is None and targets is None
+        return not set(self.targets).isdisjoint(targets)
+
+
+class Mark:
+    """When the message of a bundle has number ``seq``, its memory is the user's again once that is acknowledged."""
+
+    __slots__ = ("seq",)
+
+    def __init__(self) -> None:
+        self.seq = 0
+
+
+class Taker(Protocol):
+    """What takes the results of several tasks."""
+
+    def take(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> int:
+        """Take tasks [start, stop), which ended as ``outcome``, from its index on; return how many are new."""
+        ...
+
+    def hear(self, task: int, number: int, stream: str, text: str) -> None:
+        """Take a piece of output."""
+        ...
+
+    def heard(self, task: int) -> int:
+        """Return how many pieces of output came."""
+        ...
+
+
+class Bundle:
+    """Base of both: tasks ``first`` to ``first + count - 1``, of which ``left`` have not ended."""
+
+    __slots__ = ("count", "first", "left", "placement")
+
+    def __init__(self, first: int, count: int, placement: Placement) -> None:
+        self.first, self.count, self.left, self.placement = first, count, count, placement
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.first}+{self.count}, {self.left} left>"
+
+    def deliver(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> None:
+        """Hand over how tasks [start, stop) ended."""
+        raise NotImplementedError
+
+    def hear(self, offset: int, number: int, stream: str, text: str) -> None:
+        """Hand over a piece of output."""
+        raise NotImplementedError
+
+    def heard(self, offset: int) -> int:
+        """Return how many pieces of output of a task came."""
+        raise NotImplementedError
+
+
+class CallsBundle(Bundle):
+    """Single tasks that are sent together; each has its own result. It grows until it is sent."""
+
+    __slots__ = ("calls", "frames", "functions", "mark", "nbytes", "results", "submitted")
+
+    def __init__(self, first: int, placement: Placement, submitted: float) -> None:
+        super().__init__(first, 0, placement)
+        self.submitted = submitted
+        self.functions: list[bytes] = []
+        self.calls: list[tuple[int, int, bytes]] = []
+        self.frames: list[Frame] = []
+        self.results: list[AsyncResult] = []
+        self.nbytes = 0
+        self.mark: Mark | None = None
+
+    def add(self, digest: bytes, payload: bytes, result: "AsyncResult") -> None:
+        """Append a task without buffers."""
+        functions = self.functions
+        try:
+            index = functions.index(digest)
+        except ValueError:
+            index = len(functions)
+            functions.append(digest)
+        self.calls.append((index, 0, payload))
+        self.results.append(result)
+        self.nbytes += len(payload)
+        self.count += 1
+        self.left += 1
+
+    def deliver(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> None:
+        """Hand over how tasks [start, stop) ended."""
+        new = 0
+        for result in self.results[start:stop]:
+            new += result._settle(outcome, index)
+            index += 1
+        self.left -= new
+
+    def hear(self, offset: int, number: int, stream: str, text: str) -> None:
+        """Hand over a piece of output."""
+        self.results[offset].hear(0, number, stream, text)
+
+    def heard(self, offset: int) -> int:
+        """Return how many pieces of output of a task came."""
+        return self.results[offset].heard(0)
+
+
+class PartBundle(Bundle):
+    """Tasks that are part of one result, from its task ``base`` on."""
+
+    __slots__ = ("base", "taker")
+
+    def __init__(self, first: int, count: int, placement: Placement, taker: Taker, base: int) -> None:
+        super().__init__(first, count, placement)
+        self.taker, self.base = taker, base
+
+    def deliver(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> None:
+        """Hand over how tasks [start, stop) ended."""
+        self.left -= self.taker.take(self.base + start, self.base + stop, outcome, index)
+
+    def hear(self, offset: int, number: int, stream: str, text: str) -> None:
+        """Hand over a piece of output."""
+        self.taker.hear(self.base + offset, number, stream, text)
+
+    def heard(self, offset: int) -> int:
+        """Return how many pieces of output of a task came."""
+        return self.taker.heard(self.base + offset)

@@ -1,0 +1,169 @@
+"""What comes in, sorted: results to their bundles, engines to the roster, answers to who asked.
+
+No I/O and no locks of its own: the thread that receives calls it under the lock of the link.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hpc.client.bundle import Bundle
+from hpc.client.outcome import Loss, Outcome, Reply, broken_off, loss_of, lost_engine, malformed
+from hpc.client.roster import Roster, log
+from hpc.errors import ConnectError, ProtocolError
+from hpc.wire import messages as m
+from hpc.wire.session import Frame
+
+
+class Request:
+    """A question to the controller, and its answer."""
+
+    __slots__ = ("done", "error", "number", "value")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.done = False
+        self.value: Any = None
+        self.error = ""
+
+    def __repr__(self) -> str:
+        return f"<Request {self.number} {'done' if self.done else 'waits'}>"
+
+
+class Inbox:
+    """Who waits for what.
+
+    Attributes
+    ----------
+    bundles : dict of int to Bundle
+        Bundles with unfinished tasks, by the number of their first task.
+    calls : deque
+        Callbacks to be run, by whoever has just received, outside of the lock.
+    """
+
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
+        self.bundles: dict[int, Bundle] = {}
+        self.requests: dict[int, Request] = {}
+        self.calls: deque[Callable[[], object]] = deque()
+        # Ended, but pieces of their output, which come by another way, are still to come: (first, offset) -> outcome.
+        self.held: dict[tuple[int, int], tuple[Reply, int]] = {}
+        self.farewell: ConnectError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Inbox {len(self.bundles)} bundles, {len(self.held)} tasks held, {len(self.requests)} requests>"
+
+    def handle(self, message: m.Message, frames: Sequence[Frame]) -> None:
+        """Take in a message that is not of the connection itself."""
+        if isinstance(message, m.Delivery):
+            self._delivery(message, frames)
+        elif isinstance(message, m.Ended):
+            self._ended(message)
+        elif isinstance(message, m.Engines):
+            self._engines(message)
+        elif isinstance(message, m.Output):
+            self._output(message)
+        elif isinstance(message, m.Answer):
+            request = self.requests.pop(message.request, None)
+            if request is not None:
+                request.value, request.error, request.done = message.value, message.error, True
+        elif isinstance(message, m.Goodbye):
+            self.farewell = ConnectError(
+                f"the cluster was ended ({message.reason})" if message.reason else "the cluster was ended"
+            )
+
+    def _delivery(self, message: m.Delivery, frames: Sequence[Frame]) -> None:
+        now = time.time()
+        position = 1
+        for item in message.items:
+            body = frames[position : position + item.n_frames]
+            position += item.n_frames
+            bundle = self.bundles.get(item.first)
+            if bundle is None:
+                continue
+            outcome: Outcome
+            try:
+                outcome = Reply(self.roster, item.engine, item.packed, body, now)
+                if not outcome.covers(item.stop - item.start):
+                    raise ProtocolError(f"{item.stop - item.start} results were announced")
+            except (ProtocolError, IndexError) as error:
+                outcome = malformed(item.engine, error, now)
+            if isinstance(outcome, Reply) and any(entry.n_outputs for entry in outcome.entries):
+                self._deliver_or_hold(bundle, item.start, item.stop, outcome)
+            else:
+                bundle.deliver(item.start, item.stop, outcome, 0)
+            self._forget_if_done(bundle)
+
+    def _deliver_or_hold(self, bundle: Bundle, start: int, stop: int, reply: Reply) -> None:
+        for index, offset in enumerate(range(start, stop)):
+            entry = reply.entry(index)
+            if entry is not None and bundle.heard(offset) < entry.n_outputs and reply.engine in self.roster.engines:
+                self.held[bundle.first, offset] = reply, index
+            else:
+                bundle.deliver(offset, offset + 1, reply, index)
+
+    def _output(self, message: m.Output) -> None:
+        bundle = self.bundles.get(message.first)
+        if bundle is None or not 0 <= message.offset < bundle.count:
+            return
+        bundle.hear(message.offset, message.number, message.stream, message.text)
+        key = message.first, message.offset
+        if key in self.held:
+            reply, index = self.held[key]
+            entry = reply.entry(index)
+            if entry is None or bundle.heard(message.offset) >= entry.n_outputs:
+                self._release(key)
+
+    def _release(self, key: tuple[int, int]) -> None:
+        reply, index = self.held[key]
+        bundle = self.bundles.get(key[0])
+        if bundle is not None:
+            bundle.deliver(key[1], key[1] + 1, reply, index)
+            self._forget_if_done(bundle)
+        self.held.pop(key, None)
+
+    def _ended(self, message: m.Ended) -> None:
+        bundle = self.bundles.get(message.first)
+        if bundle is None:
+            return
+        bundle.deliver(message.start, message.stop, loss_of(message, time.time()), 0)
+        self._forget_if_done(bundle)
+
+    def _engines(self, message: m.Engines) -> None:
+        for end in self.roster.update(message):
+            error = lost_engine(end)
+            self.calls.append(lambda error=error: log.warning("%s", error))  # type: ignore[misc]
+            for callback in self.roster.on_lost:
+                self.calls.append(lambda callback=callback, end=end: callback(end))  # type: ignore[misc]
+        for key, (reply, _) in list(self.held.items()):
+            if reply.engine not in self.roster.engines:  # no more output will come
+                self._release(key)
+
+    def _forget_if_done(self, bundle: Bundle) -> None:
+        if bundle.left <= 0:
+            self.bundles.pop(bundle.first, None)
+
+    def end_all(self, error: BaseException) -> None:
+        """End everything that is under way, because the connection is over for good."""
+        for key in list(self.held):
+            self._release(key)
+        loss: Loss = broken_off(error, time.time())
+        for bundle in list(self.bundles.values()):
+            bundle.deliver(0, bundle.count, loss, 0)
+        self.bundles.clear()
+        for request in self.requests.values():
+            request.error, request.done = str(error), True
+        self.requests.clear()
+
+    def run_calls(self) -> None:
+        """Run the callbacks that became due; an exception in one is logged. Call it outside of the lock."""
+        while self.calls:
+            try:
+                call = self.calls.popleft()
+            except IndexError:
+                return
+            try:
+                call()
+            except Exception:
+                log.exception("a callback raised")

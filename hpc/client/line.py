@@ -1,0 +1,229 @@
+"""The connection of a client, its session, and what takes in and sends over them.
+
+One thread at a time, the *receiver*, calls `step`, `adopt` and `drop`. Any thread may call `transmit`, with
+``outbox.sending`` held.
+
+Ctrl-C may strike between any two calls. What was half taken in is requested again: the session is set back to the last
+message that was handled completely, and the connection is made anew. What was half sent is repeated in the same way.
+"""
+
+import select
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from hpc.client.inbox import Inbox
+from hpc.client.outbox import Outbox
+from hpc.client.roster import Roster
+from hpc.client.waiting import Parker, Waker, Watch
+from hpc.errors import ConnectError, ProtocolError
+from hpc.wire import messages as m
+from hpc.wire.session import Frame, Peer
+
+
+class Connection(Protocol):
+    """What a line needs of a connection; `hpc.transport.Connection` is one."""
+
+    route: str
+
+    def send(self, frames: Any) -> None:
+        """Send a transmission."""
+
+    def recv_nowait(self) -> list[Frame] | None:
+        """Return a transmission if one is there."""
+
+    def pending(self) -> bool:
+        """Say whether something may be received now."""
+
+    def fileno(self) -> int:
+        """Return what to poll."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Line:
+    """A connection that may be lost and replaced, under one session.
+
+    Parameters
+    ----------
+    peer : Peer
+        This client's half of the session.
+    end : callable
+        Called with the reason when the line is over for good.
+
+    Attributes
+    ----------
+    lock : RLock
+        Guards all that results, bundles and engines are; never held while a thread blocks.
+    watch, wake : Watch, Waker
+        What the background thread waits on, and what wakes it.
+    interrupt : Waker
+        Wakes the receiver if it is another thread.
+    curious : list of Parker
+        Threads that want to look again after the next message.
+    """
+
+    def __init__(self, peer: Peer, end: Callable[[BaseException], None]) -> None:
+        self.peer = peer
+        self.lock = threading.RLock()
+        self.roster = Roster()
+        self.inbox = Inbox(self.roster)
+        self.wake, self.interrupt = Waker(), Waker()
+        self.outbox = Outbox(self.lock, peer, self.inbox.bundles, self.transmit, self.wake.ring)
+        self.watch = Watch()
+        self.watch.add(self.wake.fileno())
+        self.curious: list[Parker] = []
+        self.conn: Connection | None = None
+        self._doubtful: Connection | None = None
+        self._poll: Any = None
+        self._handled = 0
+        self._end = end
+
+    def __repr__(self) -> str:
+        state = "down" if self.conn is None else f"up ({self.conn.route})"
+        return f"<Line {state}, {self.peer.session!r}>"
+
+    def adopt(self, conn: Connection) -> None:
+        """Take a new connection into use."""
+        poll = select.poll()
+        poll.register(conn.fileno(), select.POLLIN)
+        poll.register(self.interrupt.fileno(), select.POLLIN)
+        self._poll = poll
+        self.conn = conn
+        self.watch.add(conn.fileno())
+
+    def drop(self, conn: Connection) -> None:
+        """Close a connection, if it is in use."""
+        with self.outbox.sending, self.lock:
+            if self.conn is conn:
+                self.conn = None
+                self.peer.disconnected()
+                self.watch.remove(conn.fileno())
+                conn.close()
+        self.wake.ring()
+
+    def doubt(self, conn: Connection) -> None:
+        """Let the receiver drop a connection that another thread, or a signal, found broken."""
+        self._doubtful = conn
+        self.interrupt.ring()
+        self.wake.ring()
+
+    def poll(self, conn: Connection, timeout_ms: int | None) -> bool:
+        """Block until something may be received or somebody interrupts; False after the timeout."""
+        if conn is self._doubtful or self._pending(conn):
+            return True
+        events = self._poll.poll(timeout_ms)
+        if len(events) > 1 or (events and events[0][0] == self.interrupt.fileno()):
+            self.interrupt.quiet()
+        return bool(events)
+
+    def restless(self) -> bool:
+        """Say whether there is something to do that no descriptor tells of."""
+        conn = self.conn
+        return conn is not None and (bool(self.inbox.calls) or conn is self._doubtful or self._pending(conn))
+
+    def _pending(self, conn: Connection) -> bool:
+        if conn.route == "unix":
+            return conn.pending()
+        with self.outbox.sending:
+            return conn.pending()
+
+    # ------------------------------------------------------------ out
+
+    def transmit(self, frames: list[Frame]) -> None:
+        """Send over the connection; if there is none the session keeps what was packed, and repeats it."""
+        conn = self.conn
+        if conn is None or conn is self._doubtful:
+            return
+        try:
+            conn.send(frames)
+        except BaseException as error:
+            self.doubt(conn)
+            if not isinstance(error, ConnectionError):
+                raise
+        else:
+            if conn.route != "unix" and conn.pending():  # sending may swallow the edge that tells of input
+                self.interrupt.ring()
+                self.wake.ring()
+
+    # ------------------------------------------------------------ in
+
+    def step(self, conn: Connection) -> bool:
+        """Take in one transmission; False if there was none, or the connection is no more."""
+        try:
+            if conn is self._doubtful:
+                self._doubtful = None
+                self.drop(conn)
+                return False
+            received = self._receive(conn)
+            if received is None:
+                return False
+            message, frames, answers = received
+            if message is not None:
+                self._dispatch(message, frames)
+            self._handled = self.peer.session.received
+            if answers:
+                with self.outbox.sending:
+                    for answer in answers:
+                        self.transmit(answer)
+        except ConnectionError as error:
+            self.drop(conn)
+            if self.inbox.farewell is not None or isinstance(error, ConnectError):
+                self._end(self.inbox.farewell or error)
+            return False
+        except ProtocolError as error:
+            self.drop(conn)
+            self._end(ConnectError(str(error)))
+            return False
+        except BaseException:
+            # Half of it may be done. All of it comes again after the resumption, and what is done stays done.
+            self.peer.session.received = self._handled
+            self.doubt(conn)
+            self.wake_curious()
+            raise
+        if self.inbox.calls:
+            self.inbox.run_calls()
+        return True
+
+    def _receive(self, conn: Connection) -> tuple[m.Message | None, list[Frame], list[list[Frame]]] | None:
+        """Return a message, its frames, and what is to be transmitted after it has been handled."""
+        if conn.route == "unix" and self.peer.connected:
+            frames = conn.recv_nowait()
+            if frames is None:
+                return None
+            message, answers = self.peer.receive(frames)
+            return message, frames, answers
+        # A resumption must not be mixed with other messages, and a zmq socket must not be used by two threads at once.
+        with self.outbox.sending:
+            frames = conn.recv_nowait()
+            if frames is None:
+                return None
+            connected = self.peer.connected
+            message, answers = self.peer.receive(frames)
+            if not (connected and self.peer.connected):
+                for answer in answers:
+                    self.transmit(answer)
+                answers = []
+        return message, frames, answers
+
+    def _dispatch(self, message: m.Message, frames: list[Frame]) -> None:
+        if isinstance(message, m.Refused):
+            raise ConnectError(f"the controller refuses this client: {message.reason}")
+        if isinstance(message, m.Welcome):
+            if not message.resumed and self._handled:
+                raise ConnectError("the controller was started anew and knows nothing of this session any more")
+            return
+        with self.lock:
+            self.inbox.handle(message, frames)
+        if self.inbox.farewell is not None:
+            raise self.inbox.farewell
+        if self.curious:
+            self.wake_curious()
+
+    def wake_curious(self) -> None:
+        """Let the threads that wait for anything at all look again."""
+        with self.lock:
+            curious, self.curious = self.curious, []
+        for parker in curious:
+            parker.wake()

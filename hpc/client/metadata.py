@@ -1,0 +1,82 @@
+"""What is known of a task besides its value: where and when it ran, how it ended, what it printed."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from hpc.client.outcome import Outcome
+from hpc.client.roster import Roster
+
+
+class Metadata(dict[str, Any]):
+    """A dict whose items are attributes too.
+
+    Keys: ``task_id``, ``engine_id``, ``rank``, ``host``, ``status`` (waiting, done, failed, cancelled, lost), ``route``,
+    ``submitted``, ``started``, ``completed``, ``received`` (aware datetimes, or None), ``stdout``, ``stderr``.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no {name!r}; there are {', '.join(self)}") from None
+
+
+class Pieces:
+    """Output of the tasks of one result that came while they ran, in numbered pieces."""
+
+    __slots__ = ("_by_task",)
+
+    def __init__(self) -> None:
+        self._by_task: dict[int, dict[int, tuple[str, str]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Pieces of {len(self._by_task)} tasks>"
+
+    def add(self, task: int, number: int, stream: str, text: str) -> None:
+        """Keep a piece; the same number again changes nothing."""
+        self._by_task.setdefault(task, {}).setdefault(number, (stream, text))
+
+    def count(self, task: int) -> int:
+        """Return how many pieces of a task came."""
+        return len(self._by_task.get(task, ()))
+
+    def text(self, task: int, stream: str) -> str:
+        """Return what came over one stream, in order."""
+        pieces = self._by_task.get(task)
+        return "" if not pieces else "".join(text for _, (name, text) in sorted(pieces.items()) if name == stream)
+
+
+def output(pieces: Pieces | None, task: int, outcome: Outcome | None, index: int, stream: str) -> str:
+    """Return what a task printed to a stream so far; all of it once it has ended."""
+    text = pieces.text(task, stream) if pieces is not None else ""
+    entry = outcome.entry(index) if outcome is not None else None
+    # Where one entry speaks for many tasks its text stands once, with the first of them.
+    if entry is None or (outcome is not None and outcome.packed and index):
+        return text
+    return text + (entry.stdout if stream == "stdout" else entry.stderr)
+
+
+def describe(
+    roster: Roster, task_id: str, submitted: float, engine: int, outcome: Outcome | None, index: int
+) -> Metadata:
+    """Return the metadata of one task; ``engine`` is where it was to run, if that was settled."""
+    entry = outcome.entry(index) if outcome is not None else None
+    if outcome is not None and outcome.engine >= 0:
+        engine = outcome.engine
+    rank, host = roster.place(engine)
+    return Metadata(
+        task_id=task_id,
+        engine_id=engine if engine >= 0 else None,
+        rank=rank if engine >= 0 else None,
+        host=host if engine >= 0 else None,
+        status=outcome.status(index) if outcome is not None else "waiting",
+        route="inline",
+        submitted=_time(submitted),
+        started=_time(entry.started if entry is not None else 0),
+        completed=_time(entry.completed if entry is not None else 0),
+        received=_time(outcome.received if outcome is not None else 0),
+    )
+
+
+def _time(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

@@ -1,0 +1,209 @@
+"""What goes out: bundles form here by themselves, and leave in the order in which they were submitted.
+
+A task that comes alone is sent by the thread that submits it, at once. When tasks come faster than that they join an
+open bundle, which leaves when the background thread gets to it, when it is full, or when somebody begins to wait.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hpc.client.bundle import MAX_NBYTES, MAX_TASKS, Bundle, CallsBundle, Mark, PartBundle, Placement, Taker
+from hpc.wire import codec
+from hpc.wire import messages as m
+from hpc.wire.session import Frame, Peer
+
+if TYPE_CHECKING:
+    from hpc.client.asyncresult import AsyncResult
+    from hpc.wire.functions import FunctionBlob
+
+# Tasks that follow the last transmission sooner than this, while others are under way, join a bundle.
+BURST_S = 0.0005
+
+
+class Outbox:
+    """Messages that wait to be sent, and the open bundle.
+
+    Parameters
+    ----------
+    lock : RLock
+        The lock of the link; guards everything here but the sending.
+    peer : Peer
+        The stream that the messages join.
+    transmit : callable
+        Sends frames over the connection, if there is one. Called with ``sending`` held.
+    wake : callable
+        Makes the background thread call `flush` soon.
+    """
+
+    def __init__(
+        self,
+        lock: Any,
+        peer: Peer,
+        bundles: dict[int, Bundle],
+        transmit: Callable[[list[Frame]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self.sending = threading.Lock()
+        self.peer = peer
+        self.lock = lock
+        self._bundles = bundles
+        self._transmit = transmit
+        self._wake = wake
+        self._queue: deque[tuple[m.Message, Sequence[Frame], Mark | None]] = deque()
+        self._open: CallsBundle | None = None
+        self._defined: set[bytes] = set()
+        self._next = 1
+        self._last_sent = 0.0
+        self.fault: BaseException | None = None  # once it is set nothing is accepted any more
+
+    def __repr__(self) -> str:
+        return f"<Outbox next task {self._next}, {len(self._queue)} messages wait, open {self._open!r}>"
+
+    # ------------------------------------------------------------ tasks
+
+    def define(self, blob: "FunctionBlob") -> bytes:
+        """Return the digest of a function; its definition goes out before the first task that needs it."""
+        if blob.digest not in self._defined:
+            with self.lock:
+                self._close()
+                self._queue.append((m.Define(blob.digest, blob.name), (blob.by_reference, blob.by_value), None))
+                self._defined.add(blob.digest)
+        return blob.digest
+
+    def submit(self, placement: Placement, digest: bytes, body: list[Frame], result: "AsyncResult") -> None:
+        """Submit one task. ``body`` is the pickle of (args, kwargs) and its buffers."""
+        with self.lock:
+            if self.fault is not None:
+                raise self.fault
+            number = self._next
+            self._next = number + 1
+            result._number = number
+            bundle = self._open
+            if bundle is not None and bundle.placement is placement and len(body) == 1:
+                result._submitted = bundle.submitted
+                bundle.add(digest, body[0], result)  # type: ignore[arg-type]
+                if bundle.count < MAX_TASKS and bundle.nbytes < MAX_NBYTES:
+                    return
+                self._close()
+            else:
+                if bundle is not None:
+                    self._close()
+                now = time.time()
+                bundle = CallsBundle(number, placement, now)
+                result._submitted = now
+                bundle.add(digest, body[0], result)  # type: ignore[arg-type]
+                if len(body) == 1 and self._bundles and time.monotonic() - self._last_sent < BURST_S:
+                    self._open = self._bundles[number] = bundle
+                    self._wake()
+                    return
+                if len(body) > 1:
+                    bundle.calls[0] = (0, len(body) - 1, bundle.calls[0][2])
+                    bundle.frames = body[1:]
+                    bundle.mark = result._mark = Mark()
+                self._bundles[number] = self._open = bundle
+                self._close()
+        self.pump()
+
+    def submit_each(
+        self, placement: Placement, digest: bytes, body: list[Frame], taker: Taker, count: int, base: int = 0
+    ) -> tuple[int, float, Mark | None]:
+        """Submit one call that each of the ``count`` targets makes; return the first task number and the time."""
+        call = codec.encode_calls([(0, len(body) - 1, bytes(body[0]))])
+        kind = m.Kind.CALLS if count == 1 else m.Kind.EACH
+        return self._submit_part(placement, kind, digest, [call, *body[1:]], taker, count, base)
+
+    def submit_span(
+        self, placement: Placement, digest: bytes, columns: list[Frame], taker: Taker, count: int, base: int
+    ) -> tuple[int, float, Mark | None]:
+        """Submit ``count`` calls, the arguments of which are the items of columns."""
+        return self._submit_part(placement, m.Kind.SPAN, digest, columns, taker, count, base)
+
+    def _submit_part(
+        self, placement: Placement, kind: m.Kind, digest: bytes, body: list[Frame], taker: Taker, count: int, base: int
+    ) -> tuple[int, float, Mark | None]:
+        now = time.time()
+        mark = Mark() if len(body) > 1 else None
+        with self.lock:
+            if self.fault is not None:
+                raise self.fault
+            self._close()
+            first = self._next
+            self._next += count
+            self._bundles[first] = PartBundle(first, count, placement, taker, base)
+            submit = m.Submit(
+                first, count, kind, [digest], placement.targets, now, placement.options, placement.eligible
+            )
+            self._queue.append((submit, body, mark))
+        return first, now, mark
+
+    def _close(self) -> None:
+        """Move the open bundle to the queue. Called under the lock."""
+        bundle = self._open
+        if bundle is None:
+            return
+        place = bundle.placement
+        submit = m.Submit(
+            bundle.first,
+            bundle.count,
+            m.Kind.CALLS,
+            bundle.functions,
+            place.targets,
+            bundle.submitted,
+            place.options,
+            place.eligible,
+        )
+        self._queue.append((submit, (codec.encode_calls(bundle.calls), *bundle.frames), bundle.mark))
+        self._open = None
+        bundle.calls = []
+        bundle.frames = []
+
+    # ------------------------------------------------------------ sending
+
+    def put(self, message: m.Message) -> None:
+        """Append a message without a body; `flush` sends it."""
+        with self.lock:
+            self._close()
+            self._queue.append((message, (), None))
+
+    def flush(self) -> None:
+        """Send everything that waits, the open bundle too."""
+        if self._open is not None:
+            with self.lock:
+                self._close()
+        if self._queue:
+            self.pump()
+
+    def pump(self) -> None:
+        """Send what is queued, in order; messages packed while there is no connection go out when it is resumed."""
+        queue, session = self._queue, self.peer.session
+        while queue:
+            with self.sending:
+                if not queue:
+                    return
+                before = session.sent
+                message, frames, mark = queue[0]
+                try:
+                    packed = self.peer.pack(message, frames)
+                    queue.popleft()
+                    if mark is not None:
+                        mark.seq = session.sent
+                    if packed is not None:
+                        self._transmit(packed)
+                except BaseException:
+                    # Ctrl-C between any two calls above: packed is packed, and will be sent after the reconnection.
+                    if session.sent != before and queue and queue[0][0] is message:
+                        queue.popleft()
+                        if mark is not None:
+                            mark.seq = session.sent
+                    raise
+        self._last_sent = time.monotonic()
+
+    def forget_session(self) -> None:
+        """Begin anew with a controller that knows nothing of this session."""
+        with self.lock:
+            self._open = None
+            self._queue.clear()
+            self._defined.clear()

@@ -1,0 +1,235 @@
+"""What a cluster leaves on disk while it lives: `Record` (supervisor.json), and the truth about what is found there.
+
+A cluster is a directory ``clusters/NAME`` of the user's private directory. It may hold a record, if a supervisor runs
+the cluster, and connection files, if there is a controller (``ipcontroller`` alone makes no record). Whether the
+processes named there still live is checked each time, by pid and start time.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hpc.cluster import processes
+from hpc.cluster.options import DEFAULT_NAME, ClusterOptions
+from hpc.errors import ConnectError, SecurityError
+from hpc.security.connection import ConnectionInfo, base_dir, cluster_dir
+
+RECORD_FILE: Final = "supervisor.json"
+LOGS: Final = "logs"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """Who supervises a cluster. ``started`` is in clock ticks since boot, ``created`` in seconds since the epoch.
+
+    ``state`` is ``starting``, ``running`` or ``failed``; a failed cluster's record stays behind to tell the ``reason``.
+    """
+
+    name: str
+    pid: int
+    started: int
+    host: str
+    argv: tuple[str, ...]
+    launcher: str
+    n: int
+    created: float
+    logs: str
+    state: str = "starting"
+    reason: str = ""
+    controller_pid: int = 0
+    controller_started: int = 0
+    mpirun: str = ""
+
+    def save(self) -> None:
+        """Write the record into the cluster's directory, atomically, readable by its owner only."""
+        path = cluster_dir(self.name) / RECORD_FILE
+        draft = path.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        draft.replace(path)
+
+    def is_here(self) -> bool:
+        """Say whether the supervisor runs, or ran, on this host."""
+        return self.host == os.uname().nodename
+
+    def is_alive(self) -> bool:
+        """Say whether the supervisor is running; on another host it is taken to be."""
+        return self.state != "failed" and (not self.is_here() or processes.is_alive(self.pid, self.started))
+
+
+@dataclass
+class Entry:
+    """A cluster as found on disk. ``gone`` says why it is no more, and is empty for one that lives."""
+
+    name: str
+    directory: Path
+    record: Record | None
+    info: ConnectionInfo | None
+    gone: str
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``running``, ``orphaned`` (its supervisor is gone, the controller not yet) or ``gone``."""
+        if self.gone:
+            return "gone"
+        if self.record is None:
+            return "running"
+        return self.record.state if self.record.is_alive() else "orphaned"
+
+    @property
+    def created(self) -> float:
+        """When it was started, in seconds since the epoch."""
+        return self.record.created if self.record else self.info.created if self.info else 0.0
+
+    def clean(self) -> None:
+        """Remove what a cluster that is gone left behind, logs excepted: the next one of this name replaces them."""
+        if self.info is not None:
+            remove_socket(self.info)
+        logs = self.directory / LOGS
+        with contextlib.suppress(OSError):
+            for path in self.directory.iterdir():
+                if path != logs:
+                    path.unlink()
+            if not logs.is_dir() or not any(path.stat().st_size for path in logs.iterdir()):
+                shutil.rmtree(self.directory)
+
+
+def entries() -> list[Entry]:
+    """Return every cluster of this user that is found on disk, newest first, whether it lives or not."""
+    try:
+        names = os.listdir(base_dir() / "clusters")
+    except FileNotFoundError:
+        return []
+    found = [entry for name in names if (entry := find_entry(name)) is not None]
+    return sorted(found, key=lambda entry: entry.created, reverse=True)
+
+
+def find_entry(name: str) -> Entry | None:
+    """Return the cluster of that name as found on disk; None if there is none (kept logs alone are no cluster)."""
+    directory = base_dir() / "clusters" / name
+    record = _load_record(directory / RECORD_FILE)
+    info = _load_info(directory / "client.json")
+    if record is None and info is None:
+        return None
+    return Entry(name, directory, record, info, _why_gone(record, info))
+
+
+def _load_record(path: Path) -> Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _load_info(path: Path) -> ConnectionInfo | None:
+    try:
+        return ConnectionInfo.load(path)
+    except (OSError, SecurityError, ConnectError, msgspec.MsgspecError):
+        return None
+
+
+def _why_gone(record: Record | None, info: ConnectionInfo | None) -> str:
+    """Say why a cluster is gone, or "" if its supervisor or its controller lives."""
+    if record is not None and record.is_alive():
+        return ""
+    stale = info.is_stale() if info is not None else ""
+    if info is not None and not stale:
+        return ""
+    if record is None:
+        return stale
+    if record.state == "failed":
+        return record.reason
+    return f"its supervisor (pid {record.pid} on {record.host}) ended without a word; {stale or 'it had no controller'}"
+
+
+def claim(options: ClusterOptions) -> tuple[Record, str]:
+    """Take a name for this process's cluster; return the new record, and what is worth saying about the name.
+
+    What a former cluster of that name left behind is removed, its logs too.
+
+    Raises
+    ------
+    FileExistsError
+        The name was asked for and that cluster lives.
+    """
+    check_name(options.name)
+    with _claiming():
+        name, note = free_name(options.name)
+        entry = find_entry(name)
+        if entry is not None:
+            entry.clean()
+        shutil.rmtree(base_dir() / "clusters" / name, ignore_errors=True)
+        directory = cluster_dir(name)
+        (directory / LOGS).mkdir(mode=0o700, exist_ok=True)
+        record = Record(
+            name=name,
+            pid=os.getpid(),
+            started=processes.start_ticks(os.getpid()),
+            host=os.uname().nodename,
+            argv=options.argv,
+            launcher=options.launcher,
+            n=options.n,
+            created=time.time(),
+            logs=str(directory / LOGS),
+        )
+        record.save()
+    return record, note
+
+
+def free_name(wanted: str) -> tuple[str, str]:
+    """Return the name asked for, or "default" or the next free one after it, and what is worth saying about that.
+
+    Raises
+    ------
+    FileExistsError
+        The name was asked for and that cluster lives.
+    """
+    name, note, number = wanted or DEFAULT_NAME, "", 1
+    while (entry := find_entry(name)) is not None and not entry.gone:
+        if wanted:
+            raise FileExistsError(
+                f"a cluster named {name!r} is {entry.state} already: use it (hpc.connect({name!r})), end it"
+                f" (ipcluster stop --name {name}), or choose another name"
+            )
+        number += 1
+        name = f"{DEFAULT_NAME}-{number}"
+        note = f"a cluster named {DEFAULT_NAME!r} is running already: this one is named {name!r}"
+    return name, note
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` for what cannot be the name of a cluster: it is a directory's name too."""
+    if name and not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a cluster: use letters, digits and . _ - (at most 64, no . _ - first)")
+
+
+@contextlib.contextmanager
+def _claiming() -> Iterator[None]:
+    """Let one process at a time look at the names that are taken and take one."""
+    descriptor = os.open(base_dir(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Some network file systems cannot lock a directory; two starts in the same millisecond are rare enough there.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_socket(info: ConnectionInfo) -> None:
+    """Remove the unix socket, and the private directory it stands in, of a controller on this host that is gone."""
+    if info.unix and info.is_local():
+        with contextlib.suppress(OSError):
+            os.unlink(info.unix)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(info.unix))

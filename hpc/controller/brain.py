@@ -1,0 +1,262 @@
+"""The brain: events and the time go in, actions come out; no socket, no clock, no thread.
+
+Each event is handled completely before the next; its cost does not depend on how many engines or waiting tasks there
+are (docs/decisions/0002-brain.md).
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from hpc.controller import events as ev
+from hpc.controller import requests
+from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
+from hpc.controller.engines import Engine, Registry
+from hpc.controller.invariants import check
+from hpc.controller.membership import Membership, describe_end
+from hpc.controller.queues import Queues
+from hpc.controller.timers import Alarm, Timers
+from hpc.errors import ProtocolError
+from hpc.wire import messages as m
+
+GRACE_S: Final = 30.0
+# How many functions' paces are remembered: who makes a new function for each task must not fill the memory.
+MAX_PACES: Final = 10_000
+
+
+class Brain:
+    """Who is there, what is to be done, and who does it.
+
+    Parameters
+    ----------
+    grace_s
+        How long an engine may be unreachable before it counts as lost.
+    facts
+        What answers to ``status`` say of the controller itself.
+    """
+
+    def __init__(self, *, grace_s: float = GRACE_S, facts: dict[str, Any] | None = None) -> None:
+        self.facts = facts or {}
+        self.out: list[ev.Action] = []
+        self.timers = Timers()
+        self.registry = Registry()
+        self.queues = Queues(self.registry, self.timers, self.out)
+        self.membership = Membership(self.registry, self.queues, self.timers, self.out, grace_s)
+        self.clients: dict[int, Client] = {}
+        self._paces: dict[bytes, Pace] = {}
+        self._on_event: dict[type, Callable[[Any, float], None]] = {
+            ev.ClientCame: self._client_came,
+            ev.ClientGone: self._client_gone,
+            ev.ClientSaid: self._client_said,
+            ev.EngineCame: self._engine_came,
+            ev.EngineCut: self._engine_cut,
+            ev.EngineSaid: self._engine_said,
+            ev.EngineDied: self._engine_died,
+            ev.ProcessEnded: self._process_ended,
+            ev.Tick: self._tick,
+        }
+        self._from_client: dict[type, Callable[[Client, Any, ev.Frames, float], None]] = {
+            m.Submit: self._submit,
+            m.Define: self._define,
+            m.Abort: self._abort,
+            m.Interrupt: self._interrupt,
+            m.Query: self._query,
+            m.Shutdown: self._shutdown,
+        }
+        self._from_engine: dict[type, Callable[[Engine, Any, ev.Frames, float], None]] = {
+            m.Results: self.queues.results,
+            m.Output: self._output,
+            m.Revoked: self._revoked,
+            m.Need: self._need,
+            m.Goodbye: self._goodbye,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Brain {self.registry!r}, {self.queues!r}>"
+
+    def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
+        """Take in what happened, at a time on any clock that only goes forward; return what is to be done, in order.
+
+        Raises
+        ------
+        ProtocolError
+            A message makes no sense; nothing has changed.
+        """
+        self._on_event[type(event)](event, now)
+        actions = self.out.copy()
+        self.out.clear()
+        return actions
+
+    def next_timeout(self, now: float) -> float | None:
+        """Return in how many seconds a `Tick` is due, None if time alone will change nothing."""
+        when = self.timers.next()
+        return None if when is None else max(0.0, when - now)
+
+    def snapshot(self) -> m.Engines:
+        """Return all engines that clients may know of."""
+        return m.Engines([engine.row() for engine in self.registry.visible()], [], True)
+
+    def check_invariants(self) -> None:
+        """Derive all indices again; raise AssertionError where one is wrong."""
+        check(self)
+
+    # ------------------------------------------------------------ clients
+
+    def _client_came(self, event: ev.ClientCame, now: float) -> None:
+        self.clients[event.client] = Client(event.client)
+        self.out.append(ev.Tell(event.client, self.snapshot()))
+
+    def _client_gone(self, event: ev.ClientGone, now: float) -> None:
+        client = self.clients.pop(event.client, None)
+        if client is not None:
+            # Its bundles keep it alive until the last of their tasks has ended.
+            client.gone = True
+
+    def _client_said(self, event: ev.ClientSaid, now: float) -> None:
+        client = self.clients.get(event.client)
+        if client is None:
+            client = self.clients[event.client] = Client(event.client)
+        said = self._from_client.get(type(event.message))
+        if said is not None:
+            said(client, event.message, event.frames, now)
+
+    def _define(self, client: Client, define: m.Define, frames: ev.Frames, now: float) -> None:
+        self.queues.functions.setdefault(define.digest, (define, frames))
+
+    def _submit(self, client: Client, submit: m.Submit, frames: ev.Frames, now: float) -> None:
+        first, count, targets, functions = submit.first, submit.count, submit.targets, submit.functions
+        if first in client.bundles:
+            return
+        if first < 1 or count < 1 or not functions:
+            raise ProtocolError(
+                f"{count} tasks from number {first} with {len(functions)} functions cannot be submitted"
+            )
+        if targets is None:
+            if submit.kind is m.Kind.EACH:
+                raise ProtocolError("work for each of its targets needs targets")
+        elif len(targets) != (count if submit.kind is m.Kind.EACH else 1):
+            raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
+        known = self.queues.functions
+        needs = tuple(digest for digest in functions if not digest.startswith(BUILT_IN))
+        bundle = Bundle(client, submit, frames, needs, self._pace(needs))
+        client.bundles[first] = bundle
+        for digest in needs:
+            if digest not in known:
+                detail = f"function {digest.hex()} is not defined"
+                self.queues.end(bundle, 0, count, m.EndReason.REFUSED, detail)
+                return
+        if targets is None:
+            pool = bundle.pool = self.queues.pools.find(submit.eligible)
+            if pool.eligible is not None and not pool.seats:
+                bundle.pool = None
+                detail = f"none of the engines that it may run on is there; {self.registry.describe_ids()}"
+                self.queues.end(bundle, 0, count, m.EndReason.NO_ENGINES, detail)
+                return
+        elif not self._refuse_missing(bundle, targets):
+            return
+        self.queues.place(bundle, targets, now)
+
+    def _refuse_missing(self, bundle: Bundle, targets: list[int]) -> bool:
+        """End the tasks whose targets are not there; say whether any is left."""
+        engines, each = self.registry.engines, bundle.kind is m.Kind.EACH
+        left = False
+        for offset, number in enumerate(targets):
+            engine = engines.get(number)
+            if engine is not None and engine.visible:
+                left = True
+                continue
+            start, stop = (offset, offset + 1) if each else (0, bundle.count)
+            end = self.registry.ends.get(number)
+            if end is not None:
+                self.queues.end(bundle, start, stop, end.reason, describe_end(end), end=end)
+            else:
+                detail = f"there is no engine {number}; {self.registry.describe_ids()}"
+                self.queues.end(bundle, start, stop, m.EndReason.REFUSED, detail)
+        return left
+
+    def _pace(self, needs: tuple[bytes, ...]) -> Pace | None:
+        if not needs:
+            return None
+        # Bundles of several functions go by the first: their mixture tends to stay the same.
+        pace = self._paces.get(needs[0])
+        if pace is None:
+            if len(self._paces) >= MAX_PACES:
+                del self._paces[next(iter(self._paces))]
+            pace = self._paces[needs[0]] = Pace()
+        return pace
+
+    def _abort(self, client: Client, abort: m.Abort, frames: ev.Frames, now: float) -> None:
+        bundle = client.bundles.get(abort.first)
+        if bundle is not None:
+            self.queues.abort(bundle, max(0, abort.start), min(abort.stop, bundle.count), now)
+
+    def _interrupt(self, client: Client, interrupt: m.Interrupt, frames: ev.Frames, now: float) -> None:
+        for number in interrupt.targets:
+            engine = self.registry.engines.get(number)
+            if engine is not None and engine.visible and engine.control_up:
+                self.out.append(ev.Command(number, m.Interrupt([])))
+
+    def _query(self, client: Client, query: m.Query, frames: ev.Frames, now: float) -> None:
+        self.out.append(ev.Tell(client.number, requests.answer(self, query)))
+
+    def _shutdown(self, client: Client, shutdown: m.Shutdown, frames: ev.Frames, now: float) -> None:
+        engines = requests.whom_to_stop(self.registry, shutdown.targets)
+        if isinstance(engines, str):
+            self.out.append(ev.Tell(client.number, m.Answer(shutdown.request, None, engines)))
+            return
+        self.out.append(ev.Tell(client.number, m.Answer(shutdown.request, [engine.id for engine in engines])))
+        for engine in engines:
+            self.membership.stop(engine, "a client asked for it")
+        if shutdown.controller:
+            self.out.append(ev.Quit("a client asked for it"))
+
+    # ------------------------------------------------------------ engines
+
+    def _engine_came(self, event: ev.EngineCame, now: float) -> None:
+        self.membership.came(event.info, event.channel, now)
+
+    def _engine_cut(self, event: ev.EngineCut, now: float) -> None:
+        engine = self.registry.engines.get(event.engine)
+        if engine is not None:
+            self.membership.cut(engine, event.channel, now)
+
+    def _engine_died(self, event: ev.EngineDied, now: float) -> None:
+        engine = self.registry.engines.get(event.engine)
+        if engine is not None:
+            self.membership.died(engine, event.signal, event.exit_code, now)
+
+    def _process_ended(self, event: ev.ProcessEnded, now: float) -> None:
+        engine = self.registry.by_process.get((event.host, event.pid))
+        if engine is not None:
+            self.membership.died(engine, event.signal, event.exit_code, now, event.detail)
+
+    def _engine_said(self, event: ev.EngineSaid, now: float) -> None:
+        engine = self.registry.engines.get(event.engine)
+        if engine is None:
+            return
+        said = self._from_engine.get(type(event.message))
+        if said is not None:
+            said(engine, event.message, event.frames, now)
+
+    def _output(self, engine: Engine, output: m.Output, frames: ev.Frames, now: float) -> None:
+        if output.client in self.clients:
+            passed_on = m.Output(engine.id, output.first, output.offset, output.number, output.stream, output.text)
+            self.out.append(ev.Tell(output.client, passed_on))
+
+    def _revoked(self, engine: Engine, revoked: m.Revoked, frames: ev.Frames, now: float) -> None:
+        self.queues.revoked(engine, revoked, now)
+
+    def _need(self, engine: Engine, need: m.Need, frames: ev.Frames, now: float) -> None:
+        self.queues.resend(engine, need)
+
+    def _goodbye(self, engine: Engine, goodbye: m.Goodbye, frames: ev.Frames, now: float) -> None:
+        detail = f"said goodbye: {goodbye.reason}" if goodbye.reason else "said goodbye"
+        self.membership.lose(engine, m.EndReason.GOODBYE, detail, now)
+
+    # ------------------------------------------------------------ time
+
+    def _tick(self, event: ev.Tick, now: float) -> None:
+        for alarm, subject in self.timers.due(now):
+            if alarm is Alarm.STUCK:
+                self.queues.stuck(subject, now)
+            else:
+                self.membership.alarm(alarm, subject, now)

@@ -1,0 +1,157 @@
+"""What clients have submitted: bundles, and the parts of them that wait or have been sent.
+
+A bundle is never taken apart into tasks. Its unfinished tasks are covered by *parts*, half-open ranges that do not
+overlap; each part waits (in a pool, or for its engine) or has been sent to an engine.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from hpc.controller.events import Frames
+from hpc.wire import messages as m
+
+if TYPE_CHECKING:
+    from hpc.controller.balance import Pool, Seat
+    from hpc.controller.engines import Engine
+
+# Built-in operations need no definition, and their names say nothing about how long they take.
+BUILT_IN: Final = b"!"
+# Weight of the newest observation in the running mean of seconds per task.
+PACE_WEIGHT: Final = 0.3
+
+
+class Pace:
+    """Running mean of the seconds that a task of one function takes; -1 while nothing is known."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = -1.0
+
+    def __repr__(self) -> str:
+        return f"<Pace {self.seconds * 1e6:.1f} us>" if self.seconds >= 0 else "<Pace unknown>"
+
+    def observe(self, seconds: float) -> None:
+        """Take one observation in."""
+        if self.seconds < 0:
+            self.seconds = seconds
+        else:
+            self.seconds += PACE_WEIGHT * (seconds - self.seconds)
+
+
+class Client:
+    """What the brain knows of a client: its unfinished bundles by the number of their first task."""
+
+    __slots__ = ("bundles", "gone", "number", "pace")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.gone = False
+        self.bundles: dict[int, Bundle] = {}
+        self.pace = Pace()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.number}{' (gone)' if self.gone else ''}, {len(self.bundles)} bundles>"
+
+
+class Bundle:
+    """A run of tasks that were submitted together, with their body."""
+
+    __slots__ = (
+        "aborts",
+        "body",
+        "client",
+        "count",
+        "first",
+        "functions",
+        "kind",
+        "left",
+        "nbytes",
+        "needs",
+        "pace",
+        "parts",
+        "pool",
+        "retries",
+        "tries",
+    )
+
+    def __init__(
+        self, client: Client, submit: m.Submit, body: Frames, needs: tuple[bytes, ...], pace: Pace | None
+    ) -> None:
+        self.client = client
+        self.first = submit.first
+        self.count = self.left = submit.count
+        self.kind = submit.kind
+        self.functions = submit.functions
+        self.needs = needs
+        self.pace = pace
+        self.body = body
+        # Counted where it matters, for load-balanced work.
+        self.nbytes = 0
+        self.retries = submit.options.retries if submit.options is not None else 0
+        self.pool: Pool | None = None
+        self.parts: set[Part] = set()
+        self.aborts: list[tuple[int, int]] = []
+        self.tries: dict[int, int] = {}
+
+    def __repr__(self) -> str:
+        where = "load-balanced" if self.pool is not None else "direct"
+        return (
+            f"<Bundle {self.client.number}/{self.first} {where}, {self.left} of {self.count} left, "
+            f"parts {sorted((p.start, p.stop) for p in self.parts)}>"
+        )
+
+    @property
+    def expected_s(self) -> float:
+        """What a task is expected to take, by its function or else by its client's other tasks; -1 if unknown."""
+        pace = self.pace
+        if pace is None:
+            return -1.0
+        return pace.seconds if pace.seconds >= 0 else self.client.pace.seconds
+
+    def ended(self, n: int) -> None:
+        """Count ``n`` tasks as ended; a bundle without unfinished tasks is forgotten."""
+        self.left -= n
+        if not self.left:
+            del self.client.bundles[self.first]
+            if self.pool is not None:
+                self.pool.n_bundles -= 1
+
+    def split_aborted(self, start: int, stop: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Divide [start, stop) into the ranges that are to be aborted and those that are not."""
+        aborted: list[tuple[int, int]] = []
+        kept = [(start, stop)]
+        for low, high in self.aborts:
+            rest: list[tuple[int, int]] = []
+            for a, b in kept:
+                cut, end = max(a, low), min(b, high)
+                if cut >= end:
+                    rest.append((a, b))
+                    continue
+                aborted.append((cut, end))
+                rest += [(x, y) for x, y in ((a, cut), (end, b)) if x < y]
+            kept = rest
+        return sorted(aborted), kept
+
+
+class Part:
+    """Tasks [start, stop) of a bundle: waiting in a pool (no engine), waiting for its engine, or sent to it.
+
+    ``start`` moves up as results come in. An empty part is a leftover of an abort that its queue skips.
+    """
+
+    __slots__ = ("bundle", "each_s", "engine", "seat", "sent", "start", "stop")
+
+    def __init__(self, bundle: Bundle, start: int, stop: int) -> None:
+        self.bundle = bundle
+        self.start = start
+        self.stop = stop
+        self.engine: Engine | None = None
+        self.seat: Seat | None = None
+        self.sent = False
+        # Seconds that were expected per task when the part was sent: what it adds to its engine's backlog.
+        self.each_s = 0.0
+        bundle.parts.add(self)
+
+    def __repr__(self) -> str:
+        state = "waits" if self.engine is None else f"{'on' if self.sent else 'for'} engine {self.engine.id}"
+        return f"<Part {self.bundle.client.number}/{self.bundle.first}[{self.start}:{self.stop}] {state}>"

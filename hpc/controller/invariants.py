@@ -1,0 +1,130 @@
+"""What must be true of the brain between two events, derived again from the ground up. For tests."""
+
+# ruff: noqa: S101, PT018, RUF007 - asserting is what this file is for
+
+from typing import TYPE_CHECKING
+
+from hpc.controller.balance import Pool
+from hpc.controller.bundles import Bundle, Part
+from hpc.controller.engines import WINDOW, Engine, Shelf
+
+if TYPE_CHECKING:
+    from hpc.controller.brain import Brain
+
+
+def check(brain: "Brain") -> None:
+    """Raise AssertionError where an index does not say what a recount says."""
+    assert not brain.out, "actions were left behind"
+    bundles: dict[int, Bundle] = {}
+    pools = [brain.queues.pools.common, *brain.queues.pools.restricted.values()]
+    for engine in brain.registry.engines.values():
+        _check_engine(brain, engine, bundles)
+    for pool in pools:
+        _check_pool(brain, pool, bundles)
+    for client in brain.clients.values():
+        assert not client.gone
+        for first, bundle in client.bundles.items():
+            assert bundle.first == first and bundle.client is client
+            bundles[id(bundle)] = bundle
+    for bundle in bundles.values():
+        _check_bundle(bundle)
+    for pool in pools:
+        assert pool.n_bundles == sum(bundle.pool is pool for bundle in bundles.values()), pool
+    _check_registry(brain)
+
+
+def _check_bundle(bundle: Bundle) -> None:
+    assert bundle.client.bundles[bundle.first] is bundle
+    covered = sorted((part.start, part.stop) for part in bundle.parts)
+    assert all(start < stop for start, stop in covered), bundle
+    assert all(a[1] <= b[0] for a, b in zip(covered, covered[1:], strict=False)), bundle
+    assert 0 < bundle.left == sum(stop - start for start, stop in covered), bundle
+    for part in bundle.parts:
+        assert part.bundle is bundle
+        if part.sent:
+            assert part.engine is not None and part in part.engine.sent
+            assert (part.seat is None) == (bundle.pool is None)
+        elif bundle.pool is None:
+            assert part.engine is not None and part in part.engine.direct
+        else:
+            assert part.engine is None and part in bundle.pool.lines[bundle.client.number].parts
+
+
+def _check_engine(brain: "Brain", engine: Engine, bundles: dict[int, Bundle]) -> None:
+    assert not engine.lost
+    assert len(engine.sent) <= WINDOW + 2 * len(engine.recalls) + WINDOW, "far too much was sent ahead"
+    for part in (*engine.sent, *engine.direct):
+        if part.start < part.stop:
+            assert part in part.bundle.parts, part
+            bundles[id(part.bundle)] = part.bundle
+    for part in engine.sent:
+        assert part.start < part.stop and part.engine is engine and part.sent, part
+        for digest in part.bundle.needs:
+            assert digest in engine.holds
+    for part in engine.direct:
+        assert not part.sent and part.engine is engine and part.bundle.pool is None
+    assert engine.n_tasks == sum(part.stop - part.start for part in engine.sent)
+    backlog_s = sum(part.each_s * (part.stop - part.start) for part in engine.sent)
+    assert abs(engine.backlog_s - backlog_s) < 1e-6 * (1 + backlog_s), (engine.backlog_s, backlog_s)
+    if engine.open and engine.direct:
+        assert len(engine.sent) >= WINDOW, "direct work waits though its engine could take it"
+    assert engine.shelf is engine.wanted_shelf()
+    expected = {id(brain.queues.pools.common)} if engine.visible else set()
+    for eligible, pool in brain.queues.pools.restricted.items():
+        if engine.visible and engine.id in eligible:
+            expected.add(id(pool))
+    assert {id(seat.pool) for seat in engine.seats} == expected, engine
+    for seat in engine.seats:
+        assert seat.engine is engine and seat.pool.seats[engine.id] is seat
+        assert seat.recalls == sum(recall.seat is seat for recall in engine.recalls)
+
+
+def _check_pool(brain: "Brain", pool: Pool, bundles: dict[int, Bundle]) -> None:
+    waiting: list[Part] = []
+    assert len(pool.turns) == len(pool.lines) == len({id(line) for line in pool.turns})
+    for line in pool.turns:
+        assert pool.lines[line.client.number] is line
+        waiting += [part for part in line.parts if part.start < part.stop]
+    for part in waiting:
+        assert part.bundle.pool is pool and part in part.bundle.parts
+        bundles[id(part.bundle)] = part.bundle
+    assert pool.waiting == sum(part.stop - part.start for part in waiting), pool
+    assert pool.n_open == sum(seat.engine.open for seat in pool.seats.values()), pool
+    mask = 0
+    for number, seat in pool.seats.items():
+        engine = seat.engine
+        assert brain.registry.engines[number] is engine
+        assert (number in pool.idle) == (engine.shelf is Shelf.IDLE)
+        assert (number in pool.lean) == (engine.shelf is Shelf.LEAN)
+        held = [part for part in engine.sent if part.seat is seat]
+        assert seat.n == sum(part.stop - part.start for part in held), seat
+        begun = bool(engine.sent) and engine.sent[0].seat is seat
+        stealable = seat.n > begun and not seat.recalls and engine.control_up
+        assert seat.bucket == (seat.n.bit_length() if stealable else 0), seat
+        for bucket, filed in enumerate(pool.buckets):
+            assert (number in filed) == (bucket == seat.bucket and bucket > 0)
+        if seat.bucket:
+            mask |= 1 << seat.bucket
+    assert pool.mask == mask
+    assert set(pool.idle) | set(pool.lean) <= set(pool.seats)
+    assert not (pool.waiting and (pool.idle or pool.lean)), "work waits though an engine could take it"
+
+
+def _check_registry(brain: "Brain") -> None:
+    registry = brain.registry
+    ids: set[int] = set()
+    for name, group in registry.groups.items():
+        assert group.name == name
+        block = set(range(group.base, group.base + group.size))
+        assert not ids & block and group.base + group.size <= registry.next_id
+        ids |= block
+        assert group.n_ready == sum(e.ready and not e.lost for e in group.members.values())
+        for rank, engine in group.members.items():
+            assert engine.group is group and engine.id == group.base + rank and engine.info.rank == rank
+            assert engine.lost == (registry.engines.get(engine.id) is not engine)
+        if group.n_ready == group.size and not group.doomed:
+            assert group.visible
+    for number, engine in registry.engines.items():
+        assert engine.id == number and registry.by_uuid[engine.info.uuid] is engine
+        assert engine.group.members[engine.info.rank] is engine
+        assert number not in registry.ends

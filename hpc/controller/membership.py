@@ -1,0 +1,227 @@
+"""Engines coming and going: admission, cut connections, deaths, and what a loss means for the work."""
+
+import signal as signals
+from typing import Final
+
+from hpc.controller.bundles import Part
+from hpc.controller.engines import Engine, Group, Registry
+from hpc.controller.events import Action, Admit, Announce, Command, Dropped, Reject, Send
+from hpc.controller.queues import Queues
+from hpc.controller.timers import Alarm, Timers
+from hpc.wire import messages as m
+
+# How long after a process has died the launcher may take to tell what ended it.
+STATUS_WAIT_S: Final = 0.03
+# An engine whose connections closed is called unreachable after this; most often the news of its death comes first.
+CUT_WAIT_S: Final = 0.2
+# A rank that dies takes the others of its launch along: ends that follow each other this closely belong together.
+GROUP_END_S: Final = 60.0
+
+
+class Membership:
+    """Decides who is a member. Appends what is to be done to ``out``."""
+
+    def __init__(self, registry: Registry, queues: Queues, timers: Timers, out: list[Action], grace_s: float) -> None:
+        self.registry = registry
+        self.queues = queues
+        self.timers = timers
+        self.out = out
+        self.grace_s = grace_s
+
+    def __repr__(self) -> str:
+        return f"<Membership of {self.registry!r}, grace {self.grace_s:g} s>"
+
+    # ------------------------------------------------------------ coming
+
+    def came(self, info: m.EngineInfo, channel: str, now: float) -> None:
+        """Admit a channel of an engine; a group is shown to clients when the last work channel of it has come."""
+        engine = self.registry.admit(info)
+        if isinstance(engine, str):
+            self.out.append(Reject(engine))
+            return
+        self.out.append(Admit(engine.id))
+        was_open, group = engine.open, engine.group
+        self.timers.cancel(Alarm.CUT, engine)
+        self.timers.cancel(Alarm.GRACE, engine)
+        if channel == "control":
+            engine.control_up = True
+        else:
+            engine.work_up = True
+            if not engine.ready:
+                engine.ready = True
+                group.n_ready += 1
+                if group.visible:
+                    self._show([engine], now)
+                    return
+                if group.n_ready == group.size:
+                    group.visible = True
+                    self._show([engine for _, engine in sorted(group.members.items())], now)
+                    return
+        self.queues.pools.reopen(engine, was_open)
+        if engine.unreachable:
+            engine.unreachable = False
+            self._announce_row(engine)
+        self.queues.refill(engine, now)
+        for seat in engine.seats:
+            self.queues.pump(seat.pool, now)
+
+    def _show(self, engines: list[Engine], now: float) -> None:
+        # Clients hear of the engines before anything that these do.
+        self.out.append(Announce(m.Engines([engine.row() for engine in engines], [])))
+        for engine in engines:
+            self.queues.pools.enlist(engine)
+            engine.refile()
+        for engine in engines:
+            self.queues.refill(engine, now)
+
+    def _announce_row(self, engine: Engine) -> None:
+        if engine.visible:
+            self.out.append(Announce(m.Engines([engine.row()], [])))
+
+    # ------------------------------------------------------------ going
+
+    def cut(self, engine: Engine, channel: str, now: float) -> None:
+        """Take note that a channel has lost its connection. The engine may well be alive."""
+        was_open = engine.open
+        if channel == "control":
+            engine.control_up = False
+        else:
+            engine.work_up = False
+        self.queues.pools.reopen(engine, was_open)
+        if not (engine.work_up or engine.control_up or engine.dying):
+            if engine.stopping:
+                self.lose(engine, m.EndReason.SHUTDOWN, "left when it was told to", now)
+            elif not engine.unreachable:
+                self.timers.set(now + CUT_WAIT_S, Alarm.CUT, engine)
+
+    def died(self, engine: Engine, signal: int, exit_code: int, now: float, detail: str = "") -> None:
+        """Take note that the process of an engine is gone; wait a moment for the status if that is not known."""
+        if signal < 0 and exit_code < 0 and not engine.dying:
+            was_open = engine.open
+            engine.dying = True
+            self.queues.pools.reopen(engine, was_open)
+            self.timers.set(now + STATUS_WAIT_S, Alarm.STATUS, engine)
+            return
+        reason = m.EndReason.SIGNAL if signal > 0 else m.EndReason.EXIT
+        text = describe_status(signal, exit_code)
+        self.lose(engine, reason, f"{text} ({detail})" if detail else text, now, signal=signal, exit_code=exit_code)
+
+    def alarm(self, alarm: Alarm, engine: Engine, now: float) -> None:
+        """Act on a deadline of an engine."""
+        if engine.lost:
+            return
+        if alarm is Alarm.CUT:
+            engine.unreachable = True
+            self._announce_row(engine)
+            self.timers.set(now + self.grace_s, Alarm.GRACE, engine)
+        elif alarm is Alarm.GRACE:
+            self.lose(engine, m.EndReason.VANISHED, f"was unreachable for {self.grace_s:g} s", now)
+        else:
+            self.died(engine, -1, -1, now)
+
+    def stop(self, engine: Engine, reason: str) -> None:
+        """Tell an engine to leave."""
+        was_open = engine.open
+        engine.stopping = True
+        self.queues.pools.reopen(engine, was_open)
+        if engine.control_up:
+            self.out.append(Command(engine.id, m.Stop(reason)))
+        else:
+            self.out.append(Send(engine.id, m.Stop(reason)))
+
+    def lose(
+        self, engine: Engine, reason: m.EndReason, detail: str, now: float, *, signal: int = -1, exit_code: int = -1
+    ) -> None:
+        """Take an engine out: what it had begun is lost, load-balanced work that it had not begun goes elsewhere."""
+        group = engine.group
+        if engine.stopping:
+            reason = m.EndReason.SHUTDOWN
+        elif group.size > 1 and reason in (m.EndReason.SIGNAL, m.EndReason.EXIT, m.EndReason.VANISHED):
+            first = group.first_end
+            if first is not None and now < group.last_end_at + GROUP_END_S:
+                reason, detail = m.EndReason.GROUP, f"ended with its group: {describe_end(first)}"
+        end = engine.end(reason, signal, exit_code, detail)
+        if group.first_end is None or reason is not m.EndReason.GROUP:
+            group.first_end = end
+        group.last_end_at = now
+
+        was_open, was_visible = engine.open, engine.visible
+        for alarm in (Alarm.CUT, Alarm.GRACE, Alarm.STATUS):
+            self.timers.cancel(alarm, engine)
+        self.registry.remove(engine, end)
+        engine.work_up = engine.control_up = engine.unreachable = False
+        self.queues.pools.reopen(engine, was_open)
+        # Clients hear of the loss before they hear of the tasks that it cost, so that they can say more than "lost".
+        if was_visible:
+            self.out.append(Announce(m.Engines([], [end])))
+        self.out.append(Dropped(engine.id, end))
+        self._strand(engine, end, now)
+        if not group.visible:
+            self._doom(group, end)
+
+    def _strand(self, engine: Engine, end: m.End, now: float) -> None:
+        """Find a place for all that an engine held, and for what waited for it alone."""
+        queues, text = self.queues, describe_end(end)
+        parts = list(engine.sent)
+        engine.sent.clear()
+        engine.recalls.clear()
+        engine.n_tasks, engine.backlog_s = 0, 0.0
+        # From the last to the first, since each goes before what waits: so they end up in order.
+        for index in range(len(parts) - 1, -1, -1):
+            part = parts[index]
+            bundle = part.bundle
+            bundle.parts.remove(part)
+            if part.seat is None:
+                queues.end(bundle, part.start, part.stop, end.reason, text, end=end)
+                continue
+            part.seat.n -= part.stop - part.start
+            # Ranges run in order, so only the first unfinished task of the oldest part can have begun.
+            begun = index == 0
+            if part.start + begun < part.stop:
+                queues.back_to_queue(bundle, part.start + begun, part.stop, None)
+            if begun:
+                self._lost_task(part, end, text)
+        for part in engine.direct:
+            if part.start < part.stop:
+                part.bundle.parts.remove(part)
+                queues.end(part.bundle, part.start, part.stop, end.reason, text, end=end)
+        engine.direct.clear()
+        pools = [seat.pool for seat in engine.seats]
+        for seat in engine.seats:
+            seat.refile()
+        queues.pools.discharge(engine)
+        for pool in pools:
+            if pool.eligible is not None and not pool.seats:
+                queues.give_up(pool, "none of the engines that it may run on is left")
+            queues.pump(pool, now)
+
+    def _lost_task(self, part: Part, end: m.End, text: str) -> None:
+        bundle, offset = part.bundle, part.start
+        tries = bundle.tries.get(offset, 0)
+        if tries < bundle.retries:
+            bundle.tries[offset] = tries + 1
+            self.queues.back_to_queue(bundle, offset, offset + 1, None)
+        else:
+            self.queues.end(bundle, offset, offset + 1, end.reason, text, end=end)
+
+    def _doom(self, group: Group, end: m.End) -> None:
+        """Send the others home when a group can never be complete."""
+        if not group.doomed:
+            group.doomed = f"group {group.name} cannot be complete: {describe_end(end)}"
+            for engine in group.living():
+                self.stop(engine, group.doomed)
+
+
+def describe_status(signal: int, exit_code: int) -> str:
+    """Say how a process ended."""
+    if signal > 0:
+        try:
+            return f"was killed by {signals.Signals(signal).name}"
+        except ValueError:
+            return f"was killed by signal {signal}"
+    return f"exited with status {exit_code}" if exit_code >= 0 else "ended, its exit status is not known"
+
+
+def describe_end(end: m.End) -> str:
+    """Say which engine ended, and how."""
+    return f"engine {end.id} (rank {end.rank}, pid {end.pid} on {end.host}) {end.detail}"

@@ -1,0 +1,394 @@
+"""The work itself: from a bundle to parts, from parts to engines, and results back.
+
+Direct work waits for its engine, load-balanced work in a pool; both end in the engine's list of sent parts. The order
+of direct work is the order of submission on every engine, because one event queues a bundle for all of its targets.
+"""
+
+from hpc.controller.balance import STUCK_S, UNKNOWN_S, WORTH_STEALING_S, Pool, Seat
+from hpc.controller.bundles import Bundle, Part
+from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
+from hpc.controller.events import Action, Command, Deliver, Frames, Send, Tell
+from hpc.controller.pools import Pools
+from hpc.controller.timers import Alarm, Timers
+from hpc.wire import messages as m
+
+
+class Queues:
+    """Parts and where they are. Appends what is to be done to ``out``."""
+
+    def __init__(self, registry: Registry, timers: Timers, out: list[Action]) -> None:
+        self.registry = registry
+        self.timers = timers
+        self.out = out
+        self.functions: dict[bytes, tuple[m.Define, Frames]] = {}
+        self.pools = Pools(registry)
+
+    def __repr__(self) -> str:
+        return f"<Queues {self.pools!r}, {len(self.functions)} functions>"
+
+    # ------------------------------------------------------------ to the engines
+
+    def place(self, bundle: Bundle, targets: list[int] | None, now: float) -> None:
+        """Queue a new bundle, whose targets are all there."""
+        pool = bundle.pool
+        if pool is not None:
+            pool.n_bundles += 1
+            bundle.nbytes = sum(map(len, bundle.body))
+            pool.push(Part(bundle, 0, bundle.count))
+            self.pump(pool, now)
+            return
+        engines = self.registry.engines
+        assert targets is not None  # noqa: S101 - for the type checker: a bundle without pool has targets
+        if bundle.kind is not m.Kind.EACH:
+            self._queue(Part(bundle, 0, bundle.count), engines[targets[0]])
+            return
+        for offset, number in enumerate(targets):
+            engine = engines.get(number)
+            if engine is not None and engine.visible:
+                self._queue(Part(bundle, offset, offset + 1), engine)
+
+    def _queue(self, part: Part, engine: Engine) -> None:
+        part.engine = engine
+        if engine.direct or len(engine.sent) >= WINDOW or not engine.open:
+            engine.direct.append(part)
+        else:
+            self._send(engine, part)
+        engine.refile()
+
+    def _send(self, engine: Engine, part: Part) -> None:
+        bundle = part.bundle
+        each_s = bundle.expected_s
+        if each_s < 0:
+            each_s = UNKNOWN_S
+        n = part.stop - part.start
+        part.engine = engine
+        part.sent = True
+        part.each_s = each_s
+        engine.sent.append(part)
+        engine.n_tasks += n
+        engine.backlog_s += each_s * n
+        for digest in bundle.needs:
+            if digest not in engine.holds:
+                engine.holds.add(digest)
+                define, blob = self.functions[digest]
+                self.out.append(Send(engine.id, define, blob))
+        self.out.append(Send(engine.id, run_message(part), bundle.body))
+
+    def _serve(self, seat: Seat) -> None:
+        """Send the next piece of a pool that has work to an engine that can take it."""
+        part = seat.pool.take()
+        part.seat = seat
+        seat.n += part.stop - part.start
+        engine = seat.engine
+        self._send(engine, part)
+        seat.refile()
+        engine.refile()
+
+    def pump(self, pool: Pool, now: float) -> None:
+        """Hand out what waits in a pool while there are engines that can take it, idle ones first."""
+        while pool.waiting:
+            # The engine that became idle last: its caches are warm.
+            shelf = pool.idle or pool.lean
+            if not shelf:
+                return
+            self._serve(shelf[next(reversed(shelf))])
+        if pool.idle and pool.mask:
+            self.steal(pool, now)
+
+    def refill(self, engine: Engine, now: float) -> None:
+        """Give an engine that has made progress more to do, if there is any."""
+        direct = engine.direct
+        while direct and len(engine.sent) < WINDOW and engine.open:
+            part = direct.popleft()
+            if part.start < part.stop:
+                self._send(engine, part)
+        engine.refile()
+        seats = engine.seats
+        if len(seats) == 1:
+            seat = seats[0]
+            while engine.shelf and seat.pool.waiting:
+                self._serve(seat)
+        else:
+            self._serve_in_turn(engine)
+        if engine.shelf is Shelf.IDLE:
+            for seat in seats:
+                if seat.pool.mask:
+                    self.steal(seat.pool, now)
+
+    def _serve_in_turn(self, engine: Engine) -> None:
+        seats = engine.seats
+        served = True
+        while served:
+            served = False
+            for _ in range(len(seats)):
+                if not engine.shelf:
+                    return
+                seat = seats.pop(0)
+                seats.append(seat)
+                if seat.pool.waiting:
+                    self._serve(seat)
+                    served = True
+
+    # ------------------------------------------------------------ stealing
+
+    def steal(self, pool: Pool, now: float, whatever_it_takes: bool = False) -> bool:
+        """Take half of what the richest engine of a pool has not begun back, for one that idles.
+
+        Work that is expected to be over sooner than it could be moved stays, but only so long: an alarm asks again.
+        """
+        seat = pool.richest()
+        if seat is None:
+            return False
+        engine = seat.engine
+        if not whatever_it_takes and engine.backlog_s < WORTH_STEALING_S:
+            if not self.timers.is_set(Alarm.STUCK, pool):
+                self.timers.set(now + STUCK_S, Alarm.STUCK, pool)
+            return False
+        sent = engine.sent
+        head = sent[0]
+        part = next(part for part in reversed(sent) if part.seat is seat)
+        not_begun = seat.n - (head.seat is seat)
+        low = part.start + (part is head)
+        start = max(low, part.stop - (not_begun + 1) // 2)
+        self.recall(engine, part.bundle, start, part.stop, seat)
+        return True
+
+    def stuck(self, pool: Pool, now: float) -> None:
+        """Steal from engines that were expected to be done by now, while others idle."""
+        if pool.waiting or not pool.idle or not pool.mask:
+            return
+        for _ in range(min(len(pool.idle), 16)):
+            if not self.steal(pool, now, whatever_it_takes=True):
+                break
+        if pool.mask:
+            self.timers.set(now + STUCK_S, Alarm.STUCK, pool)
+
+    def recall(self, engine: Engine, bundle: Bundle, start: int, stop: int, seat: Seat | None) -> None:
+        """Ask an engine to give back what it has not begun of a range."""
+        engine.recalls.append(Recall(bundle.client.number, bundle.first, seat))
+        if seat is not None:
+            seat.recalls += 1
+            seat.refile()
+        self.out.append(Command(engine.id, m.Revoke(bundle.client.number, bundle.first, start, stop)))
+
+    def revoked(self, engine: Engine, message: m.Revoked, now: float) -> None:
+        """Take note of what an engine gives back."""
+        recalls = (r for r in engine.recalls if r.client == message.client and r.first == message.first)
+        recall = next(recalls, None)
+        if recall is None:
+            return
+        engine.recalls.remove(recall)
+        seat = recall.seat
+        if seat is not None:
+            seat.recalls -= 1
+        if message.start < message.stop:
+            self._give_back(engine, message)
+        if seat is not None:
+            seat.refile()
+        self.refill(engine, now)
+        if seat is not None:
+            self.pump(seat.pool, now)
+
+    def _give_back(self, engine: Engine, message: m.Revoked) -> None:
+        start, stop = message.start, message.stop
+        part = _holding(engine, message.client, message.first, start, stop)
+        if part is None:
+            return
+        bundle, seat, n = part.bundle, part.seat, stop - start
+        engine.n_tasks -= n
+        engine.backlog_s -= part.each_s * n
+        if seat is not None:
+            seat.n -= n
+        if stop < part.stop:
+            rest = Part(bundle, stop, part.stop)
+            rest.engine, rest.seat, rest.sent, rest.each_s = engine, seat, True, part.each_s
+            engine.sent.insert(engine.sent.index(part) + 1, rest)
+        part.stop = start
+        if part.start == start:
+            engine.sent.remove(part)
+            bundle.parts.remove(part)
+            self._head_changed(engine)
+        self.back_to_queue(bundle, start, stop, engine if seat is None else None)
+
+    def back_to_queue(self, bundle: Bundle, start: int, stop: int, engine: Engine | None) -> None:
+        """Queue a range that came back before everything else, except for what was to be aborted."""
+        kept = [(start, stop)]
+        if bundle.aborts:
+            aborted, kept = bundle.split_aborted(start, stop)
+            for low, high in aborted:
+                self.end(bundle, low, high, m.EndReason.ABORTED, "aborted before it began")
+        for low, high in reversed(kept):
+            part = Part(bundle, low, high)
+            if bundle.pool is not None:
+                bundle.pool.push_front(part)
+            else:
+                part.engine = engine
+                assert engine is not None  # noqa: S101 - for the type checker: direct work has its engine
+                engine.direct.appendleft(part)
+
+    def _head_changed(self, engine: Engine) -> None:
+        if not engine.sent:
+            # What rounding has left over must not pile up.
+            engine.backlog_s = 0.0
+            return
+        seat = engine.sent[0].seat
+        if seat is not None:
+            seat.refile()
+
+    # ------------------------------------------------------------ back from the engines
+
+    def results(self, engine: Engine, message: m.Results, frames: Frames, now: float) -> None:
+        """Account for tasks that have ended on an engine, and pass what came of them on."""
+        sent = engine.sent
+        start, stop, first = message.start, message.stop, message.first
+        part = sent[0] if sent else None
+        if (
+            part is None
+            or part.bundle.first != first
+            or part.bundle.client.number != message.client
+            or part.start != start
+            or not start < stop <= part.stop
+        ):
+            parts = self._covering(engine, message)
+            if not parts:
+                # Of a task that has ended already (it was taken for lost): nobody waits for it.
+                return
+            part = parts[0]
+        else:
+            parts = None
+        n = stop - start
+        bundle = part.bundle
+        if parts is None:
+            self._finish(engine, part, stop)
+        else:
+            for each in parts:
+                self._finish(engine, each, min(stop, each.stop))
+        engine.completed += n
+        if message.failed:
+            engine.failed += len(message.failed)
+        client = bundle.client
+        each_s = message.seconds / n
+        if bundle.pace is not None:
+            bundle.pace.observe(each_s)
+            client.pace.observe(each_s)
+        bundle.ended(n)
+        if not client.gone:
+            item = m.Delivered(first, start, stop, engine.id, message.packed, len(frames))
+            self.out.append(Deliver(client.number, item, frames))
+        self.refill(engine, now)
+
+    def _finish(self, engine: Engine, part: Part, stop: int) -> None:
+        n = stop - part.start
+        part.start = stop
+        engine.n_tasks -= n
+        engine.backlog_s -= part.each_s * n
+        seat = part.seat
+        if seat is not None:
+            seat.n -= n
+        if stop == part.stop:
+            sent = engine.sent
+            if sent[0] is part:
+                sent.popleft()
+            else:
+                sent.remove(part)
+            part.bundle.parts.remove(part)
+            self._head_changed(engine)
+        if seat is not None:
+            seat.refile()
+
+    def _covering(self, engine: Engine, message: m.Results) -> list[Part]:
+        """Return the parts that hold exactly the tasks of some results, from the first unfinished of a part on."""
+        at, parts = message.start, []
+        for part in engine.sent:
+            if at < message.stop and part.start == at and is_of(part.bundle, message.client, message.first):
+                parts.append(part)
+                at = part.stop
+        return parts if at >= message.stop and parts else []
+
+    def resend(self, engine: Engine, message: m.Need) -> None:
+        """Send functions again that an engine turns out not to hold, and the part that it dropped for it."""
+        engine.holds.difference_update(message.digests)
+        part = _holding(engine, message.client, message.first, message.start, message.stop)
+        if part is None:
+            return
+        for digest in dict.fromkeys((*message.digests, *part.bundle.needs)):
+            if digest in self.functions and digest not in engine.holds:
+                engine.holds.add(digest)
+                self.out.append(Send(engine.id, *self.functions[digest]))
+        self.out.append(Send(engine.id, run_message(part, message.start, message.stop), part.bundle.body))
+
+    # ------------------------------------------------------------ ends without a result
+
+    def end(
+        self, bundle: Bundle, start: int, stop: int, reason: m.EndReason, detail: str, *, end: m.End | None = None
+    ) -> None:
+        """Tell the client that tasks ended without a result of their own."""
+        bundle.ended(stop - start)
+        if not bundle.client.gone:
+            message = m.Ended(bundle.first, start, stop, reason, detail, end)
+            self.out.append(Tell(bundle.client.number, message))
+
+    def give_up(self, pool: Pool, detail: str) -> None:
+        """End all that waits in a pool."""
+        for line in list(pool.lines.values()):
+            for part in line.parts:
+                if part.start < part.stop:
+                    part.bundle.parts.remove(part)
+                    self.end(part.bundle, part.start, part.stop, m.EndReason.NO_ENGINES, detail)
+        pool.withdraw(pool.waiting)
+
+    def abort(self, bundle: Bundle, start: int, stop: int, now: float) -> None:
+        """End tasks that wait, and ask for those back that were sent but have perhaps not begun."""
+        bundle.aborts.append((start, stop))
+        touched = set()
+        for part in sorted(bundle.parts, key=lambda part: part.start):
+            low, high = max(start, part.start), min(stop, part.stop)
+            if low >= high:
+                continue
+            if not part.sent:
+                self._abort_waiting(part, low, high)
+            elif part.engine is not None and part.engine.control_up:
+                self.recall(part.engine, bundle, low, high, part.seat)
+            if part.engine is not None:
+                touched.add(part.engine)
+        for engine in touched:
+            self.refill(engine, now)
+
+    def _abort_waiting(self, part: Part, low: int, high: int) -> None:
+        bundle, pool, engine = part.bundle, part.bundle.pool, part.engine
+        if high < part.stop:
+            rest = Part(bundle, high, part.stop)
+            if pool is not None:
+                # Which part of a client's load-balanced work comes next does not matter.
+                pool.push_front(rest)
+                pool.withdraw(part.stop - high)
+            elif engine is not None:
+                rest.engine = engine
+                engine.direct.insert(engine.direct.index(part) + 1, rest)
+        part.stop = low
+        if part.start == low:
+            bundle.parts.remove(part)
+        if pool is not None:
+            pool.withdraw(high - low)
+        self.end(bundle, low, high, m.EndReason.ABORTED, "aborted before it began")
+
+
+def _holding(engine: Engine, client: int, first: int, start: int, stop: int) -> Part | None:
+    """Return the part sent to an engine that holds a range."""
+    for part in engine.sent:
+        if part.start <= start < stop <= part.stop and is_of(part.bundle, client, first):
+            return part
+    return None
+
+
+def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
+    """Return the message that has a part, or some of it, run."""
+    bundle = part.bundle
+    if start < 0:
+        start, stop = part.start, part.stop
+    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions)
+
+
+def is_of(bundle: Bundle, client: int, first: int) -> bool:
+    """Say whether this is the bundle that a message names."""
+    return bundle.first == first and bundle.client.number == client

@@ -1,0 +1,233 @@
+"""The engine's second thread: responsive while user code runs in the main one."""
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from typing import Final
+
+from hpc.engine.channel import Channel, RefusedError
+from hpc.engine.interrupts import Bell
+from hpc.engine.results import own, pack_value, transmission
+from hpc.engine.workplace import Workplace
+from hpc.errors import ConnectError, ProtocolError
+from hpc.transport import Disconnected
+from hpc.wire.messages import Goodbye, Interrupt, Message, Output, Revoke, Stop
+
+# Results of quick tasks that wait behind a slow one leave after this long.
+FLUSH_S: Final = 0.002
+# Text of a task is sent while the task runs if it takes longer than this, and then this often.
+STREAM_S: Final = 0.05
+# After the last activity the thread looks once more before it sleeps without a time-out: the next bundle is spared a
+# wake-up while bundles keep coming.
+LINGER_S: Final = 0.002
+# User code has this long to unwind before the process ends under it.
+GRACE_S: Final = 2.0
+NUDGE_S: Final = 0.1
+
+log = logging.getLogger("hpc.engine")
+
+
+class Control(threading.Thread):
+    """Owns the control channel: revokes, interrupts, stops, output while a task runs, results that a slow task delays."""
+
+    def __init__(self, channel: Channel, work: Channel, place: Workplace, bell: Bell, lease_s: float) -> None:
+        super().__init__(name="hpc-control", daemon=True)
+        self._channel = channel
+        self._work = work
+        self._place = place
+        self._bell = bell
+        self._lease_s = lease_s
+        self._alone_since = 0.0  # monotonic; 0 while the controller is there
+        self._retry_at = 0.0
+        self._streamed_at = 0.0
+        self._runs = 0
+        self._goodbye_at = 0.0
+        self._released = False
+
+    def __repr__(self) -> str:
+        return f"<Control {self._channel!r}>"
+
+    def release(self, timeout_s: float) -> None:
+        """Let the thread end: it says goodbye if that is still to be done, and closes its channel. For the main thread."""
+        self._released = True
+        self._bell.ring()
+        self.join(timeout_s)
+
+    def run(self) -> None:
+        """Serve until released; the process ends if the main thread does not get there in time."""
+        try:
+            while not self._done():
+                self._wait(self._timeout_s())
+                self._receive()
+                if self._place.interrupts.leaving:
+                    self._leave()
+                else:
+                    self._serve_main_thread()
+        except RefusedError as error:
+            self._end(str(error))
+        except Exception as error:
+            log.exception("the control thread fails")
+            self._end(f"the control thread failed: {error!r}")
+        finally:
+            self._channel.drop()
+
+    # ------------------------------------------------------------ waiting
+
+    def _wait(self, timeout_s: float | None) -> None:
+        poll, connection = select.poll(), self._channel.connection
+        poll.register(self._bell.fd, select.POLLIN)
+        if connection is not None:
+            if connection.pending():
+                timeout_s = 0
+            poll.register(connection.fileno(), select.POLLIN)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        if any(fd == self._bell.fd for fd, _ in ready):
+            self._bell.hush()
+
+    def _timeout_s(self) -> float | None:
+        """Return when the next thing is due; None disarms: somebody has to ring the bell then."""
+        ledger, capture, now = self._place.ledger, self._place.capture, time.time()
+        if self._place.interrupts.leaving:
+            return NUDGE_S
+        due = []
+        with ledger.lock:
+            if ledger.held:
+                due.append(ledger.held_since + FLUSH_S - now)
+            if ledger.slice is not None and not ledger.slice.stuck:
+                due.append(ledger.slice.started + FLUSH_S - now)
+            if capture and capture.active:
+                due.append(max(ledger.running_since, self._streamed_at) + STREAM_S - now if not capture.crowded else 0.0)
+            if not due and ledger.runs == self._runs:
+                ledger.armed = False
+            elif not due:
+                due.append(LINGER_S)
+            self._runs = ledger.runs
+        if self._channel.connection is None:
+            due.append(self._retry_at - time.monotonic())
+        elif self._channel.connection.route == "tcp":
+            due.append(self._lease_s / 4)  # nothing else says that such a connection has come back
+        # Never quite 0: what is overdue now and could not be done needs the main thread to go on first.
+        return max(0.0005, min(due)) if due else None
+
+    # ------------------------------------------------------------ the controller
+
+    def _receive(self) -> None:
+        channel = self._channel
+        if channel.connection is None:
+            self._dial()
+        while channel.connection is not None:
+            try:
+                frames = channel.connection.recv_nowait()
+            except (Disconnected, ProtocolError) as error:
+                log.debug("%s", error)
+                channel.drop()
+                break
+            if frames is None:
+                break
+            message = channel.take(frames)
+            if message is not None:
+                self._handle(message)
+        self._watch_lease()
+
+    def _dial(self) -> None:
+        if time.monotonic() < self._retry_at or self._place.interrupts.leaving:
+            return
+        try:
+            self._channel.dial()
+        except ConnectError as error:
+            log.debug("%s", error)
+        self._retry_at = time.monotonic() + self._channel.delay_s()
+
+    def _watch_lease(self) -> None:
+        connection, now = self._channel.connection, time.monotonic()
+        if connection is not None and connection.connected:
+            self._alone_since = 0.0
+        elif not self._alone_since:
+            self._alone_since = now
+        elif now - self._alone_since > self._lease_s:
+            self._end(f"no controller for {self._lease_s:g} s")
+
+    def _handle(self, message: Message) -> None:
+        if type(message) is Revoke:
+            self._channel.send(self._place.ledger.revoke(message))
+        elif type(message) is Interrupt:
+            self._place.interrupts.interrupt_task()
+        elif type(message) is Stop:
+            self._end(message.reason)
+        elif type(message) is Goodbye:
+            self._end(f"the controller has left: {message.reason}")
+
+    # ------------------------------------------------------------ the main thread
+
+    def _serve_main_thread(self) -> None:
+        ledger, now = self._place.ledger, time.time()
+        self._stream(now)
+        part = ledger.slice
+        if part is not None and not 0 <= now - part.started < FLUSH_S:
+            ledger.hold_begun(now, _pack)
+        if ledger.held and not 0 <= now - ledger.held_since < FLUSH_S:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send held results over the work channel, if the main thread is in user code, away from it.
+
+        Over the control channel they could overtake others of the same bundle, or be overtaken.
+        """
+        if not self._work.lock.acquire(blocking=False):
+            return
+        try:
+            for segment in self._place.ledger.take():
+                self._work.send(*transmission(segment))
+        finally:
+            self._work.lock.release()
+
+    def _stream(self, now: float) -> None:
+        ledger, capture = self._place.ledger, self._place.capture
+        if not capture:
+            return
+        with ledger.lock:
+            since = max(ledger.running_since, self._streamed_at)
+            if ledger.key is None or (0 <= now - since < STREAM_S and not capture.crowded):
+                return
+            key, offset, number = ledger.key, ledger.running, ledger.streamed
+            pieces = capture.take()
+            ledger.streamed += len(pieces)
+        self._streamed_at = now
+        for n, (stream, text) in enumerate(pieces, number):
+            self._channel.send(Output(*key, offset, n, stream, text))
+
+    # ------------------------------------------------------------ the end
+
+    def _end(self, reason: str) -> None:
+        self._place.interrupts.leave(reason)
+
+    def _done(self) -> bool:
+        return self._released and (bool(self._goodbye_at) or not self._place.interrupts.leaving)
+
+    def _leave(self) -> None:
+        interrupts, now = self._place.interrupts, time.monotonic()
+        if not self._goodbye_at:
+            self._goodbye_at = now
+            self._place.ledger.close()
+            log.info("leaving: %s", interrupts.leaving)
+            self._channel.send(Goodbye(interrupts.leaving))
+            interrupts.leave(interrupts.leaving)
+        elif self._released:
+            return
+        elif now > self._goodbye_at + GRACE_S:
+            log.warning("user code does not end within %g s, ending the process under it", GRACE_S)
+            logging.shutdown()
+            os._exit(0)
+        elif interrupts.waiting:
+            interrupts.leave(interrupts.leaving)  # the first one came just before the system call
+
+
+def _pack(values: object) -> tuple[bytes, list[object]]:
+    payload, buffers = pack_value(values)
+    return payload, own(buffers)
+
+
+_ = contextlib

@@ -1,0 +1,141 @@
+"""The engine's main thread: receive work, run it, send results."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from hpc.engine.channel import Channel
+from hpc.engine.current import Identity
+from hpc.engine.functions import FunctionTable
+from hpc.engine.interrupts import Leave
+from hpc.engine.results import transmission
+from hpc.engine.work import Runner
+from hpc.engine.workplace import Workplace
+from hpc.errors import ConnectError, ProtocolError
+from hpc.transport import Connection, Disconnected
+from hpc.wire.messages import Define, Goodbye, Message, Need, Run, Stop, Welcome
+from hpc.wire.session import Frame
+
+HOLD_S = 0.001
+# While an engine is busy for long, its results leave less often, so that hundreds of engines do not drown the
+# controller: after a second of work, 30 ms more of waiting are not noticed.
+HOLD_SHARE = 1 / 32
+LONGEST_HOLD_S = 0.03
+# A receive that took longer than this found the engine idle.
+IDLE_S = 0.002
+
+log = logging.getLogger("hpc.engine")
+
+
+class Loop:
+    """Owns the work channel; everything here runs in the main thread."""
+
+    def __init__(self, channel: Channel, place: Workplace, identity: Identity, lease_s: float) -> None:
+        self._channel = channel
+        self._place = place
+        self._identity = identity
+        self._lease_s = lease_s
+        self._functions = FunctionTable(place.namespace.builtins)
+        self._busy_since = 0.0
+        place.flush = self._flush_between_tasks
+        self._runner = Runner(place)
+
+    def __repr__(self) -> str:
+        return f"<Loop of {self._identity}, {self._channel!r}, {self._functions!r}>"
+
+    def run(self) -> None:
+        """Work until the engine is to leave; raises `Leave` with the reason.
+
+        The channel is connected, its first welcome may still be under way.
+        """
+        with self._channel.lock:
+            while True:
+                frames = self._receive()
+                message = self._channel.take(frames)
+                if message is not None:
+                    self._handle(message, frames)
+                if self._place.interrupts.leaving:
+                    raise Leave(self._place.interrupts.leaving)
+
+    def _receive(self) -> Sequence[Frame]:
+        interrupts, before = self._place.interrupts, time.time()
+        interrupts.waiting = True
+        try:
+            while True:
+                if interrupts.leaving:
+                    raise Leave(interrupts.leaving)
+                connection = self._channel.connection or self._reconnect()
+                try:
+                    frames = connection.recv()
+                except (Disconnected, ProtocolError) as error:
+                    log.warning("%s", error)
+                    self._channel.drop()
+                    continue
+                if frames is not None:
+                    break
+        finally:
+            interrupts.waiting = False
+        now = time.time()
+        if not 0 <= now - before < IDLE_S:
+            self._busy_since = now
+        self._place.ledger.hold_s = min(max(HOLD_S, (now - self._busy_since) * HOLD_SHARE), LONGEST_HOLD_S)
+        return frames
+
+    def _reconnect(self) -> Connection:
+        give_up = time.monotonic() + self._lease_s
+        while True:
+            time.sleep(self._channel.delay_s())
+            try:
+                self._channel.dial()
+            except ConnectError as error:
+                if time.monotonic() > give_up:
+                    raise Leave(f"no controller for {self._lease_s:g} s: {error}") from None
+            else:
+                log.info("connected again, %r", self._channel)
+            if self._channel.connection is not None:
+                return self._channel.connection
+
+    def _handle(self, message: Message, frames: Sequence[Frame]) -> None:
+        if type(message) is Run:
+            self._run(message, frames[1:])
+        elif type(message) is Define:
+            by_reference, by_value = (bytes(frame) for frame in frames[1:3])
+            self._functions.define(message.digest, message.name, by_reference, by_value)
+        elif type(message) is Welcome:
+            self._welcome(message)
+        elif type(message) is Stop:
+            raise Leave(message.reason)
+        elif type(message) is Goodbye:
+            raise Leave(f"the controller has left: {message.reason}")
+        else:
+            log.warning("%s is not for the work channel", type(message).__name__)
+
+    def _welcome(self, welcome: Welcome) -> None:
+        if not welcome.resumed:
+            self._place.ledger.forget_revoked()
+        if welcome.id != self._identity.id:
+            self._identity.id = welcome.id
+            self._place.namespace.introduce()
+            log.info("%s is ready, %s", self._identity, self._channel.connection)
+
+    def _run(self, run: Run, body: Sequence[Frame]) -> None:
+        held, missing = self._functions.find(run.functions)
+        if missing:
+            self._place.ledger.forgo(run)
+            self._channel.send(Need(missing, run.client, run.first, run.start, run.stop))
+            return
+        lock = self._channel.lock
+        lock.release()
+        try:
+            self._runner.run(run, held, body)
+        finally:
+            lock.acquire()
+        self._send_held()
+
+    def _flush_between_tasks(self) -> None:
+        with self._channel.lock:
+            self._send_held()
+
+    def _send_held(self) -> None:
+        for segment in self._place.ledger.take():
+            self._channel.send(*transmission(segment))

@@ -1,0 +1,1 @@
+"""Key pairs, connection files, and who may do what."""

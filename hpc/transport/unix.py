@@ -1,0 +1,155 @@
+"""The peer's end of a connection over a unix socket, for processes on the controller's host."""
+
+import contextlib
+import os
+import select
+import socket
+import time
+import weakref
+from collections.abc import Sequence
+
+from hpc.transport.connection import Connection, widen
+from hpc.transport.framing import Decoder, Frame, advance, pack
+from hpc.transport.link import Disconnected
+
+# A write to a closed socket shall be an error, not a signal, also where somebody has restored SIGPIPE.
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+# The kernel takes no more pieces at once (IOV_MAX).
+MAX_PIECES = 1024
+
+
+class UnixConnection(Connection):
+    """A connection over a connected stream socket, which it owns from then on.
+
+    Calls go straight to blocking system calls: one to send, and usually one to receive. How many bytes one has moved is
+    recorded by the C code of ``list.extend`` and ``map``; a signal handler that raises comes before that or after it,
+    never between.
+    """
+
+    route = "unix"
+
+    def __init__(self, sock: socket.socket, address: str = "") -> None:
+        sock.setblocking(True)
+        widen(sock)
+        self.address = address
+        self._sock = sock
+        self._up = True
+        self._decoder = Decoder()
+        self._ready: list[list[Frame] | None] = []
+        self._next = 0
+        self._outgoing: tuple[list[Frame], list[int]] | None = None
+        self._recv_into, self._send, self._sendmsg = sock.recv_into, sock.send, sock.sendmsg
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
+        _open.add(self)
+
+    @property
+    def connected(self) -> bool:  # noqa: D102
+        return self._up
+
+    def send(self, frames: Sequence[Frame]) -> None:  # noqa: D102
+        pieces = pack(frames)
+        sent: list[int] = []
+        if self._outgoing is not None:  # left by a call that was interrupted
+            begun, already = self._outgoing
+            rest = advance(begun, sum(already))
+            self._outgoing = ([*rest, pieces] if isinstance(pieces, bytes) else [*rest, *pieces], sent)
+        elif isinstance(pieces, bytes):
+            self._outgoing = ([pieces], sent)
+            try:
+                sent.extend(map(self._send, (pieces,), (NO_SIGNAL,)))
+            except OSError as error:
+                raise self._lost(error) from None
+            if sent[0] == len(pieces):
+                self._outgoing = None
+                return
+        else:
+            self._outgoing = (pieces, sent)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Send the rest of what was begun."""
+        while self._outgoing is not None:
+            pieces, sent = self._outgoing
+            rest = advance(pieces, sum(sent))
+            if not rest:
+                self._outgoing = None
+                return
+            sent = []
+            self._outgoing = (rest, sent)
+            try:
+                sent.extend(map(self._sendmsg, (rest[:MAX_PIECES],), ((),), (NO_SIGNAL,)))
+            except OSError as error:
+                raise self._lost(error) from None
+
+    def recv(self, timeout_s: float | None = None) -> list[Frame] | None:  # noqa: D102
+        decoder = self._decoder
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            ready, at = self._ready, self._next
+            if at < len(ready):
+                # No call stands between the next lines: a signal handler runs before all of them or after.
+                frames = ready[at]
+                ready[at] = None
+                self._next = at + 1
+                return frames
+            if decoder.state.got:  # from the last turn, or from a call that was interrupted
+                frames = decoder.single()
+                if frames is not None:
+                    return frames
+                self._ready = []
+                self._next = 0
+                self._ready = decoder.take()  # type: ignore[assignment]
+                if self._ready:
+                    continue
+            if deadline is not None and timeout_s and not self._wait(deadline):
+                return None
+            got = decoder.state.got
+            try:
+                if deadline is None:
+                    got.extend(map(self._recv_into, (decoder.target(),)))
+                else:
+                    got.extend(map(self._recv_into, (decoder.target(),), (0,), (socket.MSG_DONTWAIT,)))
+            except BlockingIOError:
+                if deadline is None or time.monotonic() >= deadline:
+                    return None
+                continue
+            except OSError as error:
+                raise self._lost(error) from None
+            if not got[-1]:
+                raise self._lost(None)
+
+    def _wait(self, deadline: float) -> bool:
+        left_s = deadline - time.monotonic()
+        return bool(self._poll.poll(max(0.0, left_s) * 1000))
+
+    def fileno(self) -> int:  # noqa: D102
+        return self._sock.fileno()
+
+    def pending(self) -> bool:  # noqa: D102
+        return self._next < len(self._ready) or self._decoder.pending()
+
+    def close(self) -> None:  # noqa: D102
+        self._up = False
+        # Wakes a thread that waits in recv().
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    def _lost(self, error: OSError | None) -> Disconnected:
+        self._up = False
+        return Disconnected(
+            f"the connection to {self.address or 'the controller'} is gone{f': {error}' if error else ''}"
+        )
+
+
+_open: "weakref.WeakSet[UnixConnection]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # A copy in a child that user code forked would keep the connection of a dead parent open.
+    for connection in _open:
+        connection._sock.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,383 @@
+"""The brain against a model: whatever happens in whatever order, each task ends exactly once."""
+
+from collections import Counter, deque
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hpc.controller import events as ev
+from hpc.controller.brain import Brain
+from hpc.wire import messages as m
+
+FUNCTION = b"f" * 16
+OTHER = b"g" * 16
+
+
+class FakeEngine:
+    """Runs what it is sent in order; its answers to revokes are as late as the test wants."""
+
+    def __init__(self, info: m.EngineInfo) -> None:
+        self.info = info
+        self.id = -1
+        self.up = {"work": False, "control": False}
+        self.stopped = False
+        self.holds: set[bytes] = set()
+        self.runs: deque[list[int]] = deque()
+        self.begun = False
+        self.mail: deque[m.Message] = deque()
+
+    def received(self, message: m.Message) -> None:
+        if isinstance(message, m.Define):
+            assert message.digest not in self.holds, "a function was sent twice"
+            self.holds.add(message.digest)
+        elif isinstance(message, m.Run):
+            assert set(message.functions) <= self.holds, "work came before its function"
+            assert message.start < message.stop
+            self.runs.append([message.client, message.first, message.start, message.stop])
+        elif isinstance(message, m.Stop):
+            self.stopped = True
+
+    def begin(self) -> tuple[int, int] | None:
+        """Begin the next task; return (client, number)."""
+        if not self.runs or self.begun:
+            return None
+        self.begun = True
+        client, first, start, _ = self.runs[0]
+        return client, first + start
+
+    def finish(self, n: int, failed: bool) -> m.Results:
+        """End up to n tasks of the head range, the first of which has begun."""
+        assert self.begun
+        client, first, start, stop = self.runs[0]
+        end = min(stop, start + n)
+        self.begun = False
+        if end == stop:
+            self.runs.popleft()
+        else:
+            self.runs[0][2] = end
+        return m.Results(client, first, start, end, False, [start] if failed else [], 0.001 * (end - start))
+
+    def revoke(self, message: m.Revoke) -> m.Revoked:
+        for index, run in enumerate(self.runs):
+            client, first, start, stop = run
+            if (client, first) != (message.client, message.first):
+                continue
+            free = start + (self.begun and index == 0)
+            low, high = max(free, message.start), min(stop, message.stop)
+            if low >= high:
+                continue
+            rest = [[client, first, start, low], [client, first, high, stop]]
+            self.runs.remove(run)
+            for piece in reversed(rest):
+                if piece[2] < piece[3]:
+                    self.runs.insert(index, piece)
+            return m.Revoked(client, first, low, high)
+        return m.Revoked(message.client, message.first, message.start, message.start)
+
+
+class BrainModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.brain = Brain(grace_s=30)
+        self.engines: dict[int, FakeEngine] = {}
+        self.newcomers: list[FakeEngine] = []
+        self.clients: dict[int, int] = {}
+        self.n_clients = self.n_groups = self.serial = 0
+        # By (client, task number).
+        self.open_tasks: set[tuple[int, int]] = set()
+        self.outcomes: Counter[tuple[int, int]] = Counter()
+        self.begins: Counter[tuple[int, int]] = Counter()
+        self.retries: dict[tuple[int, int], int] = {}
+        # Serial number of the submission of each direct task.
+        self.direct: dict[tuple[int, int], int] = {}
+        self.last_begun: dict[int, int] = {}
+        self.known: set[int] = set()
+        self.gone_clients: set[int] = set()
+
+    # ------------------------------------------------------------ driving
+
+    def do(self, event: ev.Event) -> list[ev.Action]:
+        actions = self.brain.handle(event, self.now)
+        for action in actions:
+            self.apply(action)
+        self.brain.check_invariants()
+        return actions
+
+    def apply(self, action: ev.Action) -> None:
+        match action:
+            case ev.Send(number, message, _):
+                # What is sent while a connection is cut is kept by the session, in order.
+                assert number in self.engines
+                self.engines[number].received(message)
+            case ev.Command(number, message):
+                self.engines[number].mail.append(message)
+                if isinstance(message, m.Stop):
+                    self.engines[number].stopped = True
+            case ev.Deliver(client, item, _):
+                assert item.engine in self.known, "a result of an engine that clients have not heard of"
+                self.ended(client, item.first + item.start, item.first + item.stop)
+            case ev.Tell(client, m.Ended() as ended):
+                if ended.end is not None:
+                    assert ended.end.id not in self.known, "tasks failed before their engine was announced as lost"
+                self.ended(client, ended.first + ended.start, ended.first + ended.stop)
+            case ev.Announce(engines):
+                for row in engines.joined:
+                    self.known.add(row.id)
+                for end in engines.left:
+                    self.known.remove(end.id)
+            case ev.Dropped(number, _):
+                del self.engines[number]
+
+    def ended(self, client: int, start: int, stop: int) -> None:
+        assert client not in self.gone_clients
+        for task in range(start, stop):
+            assert (client, task) in self.open_tasks, "a task ended twice, or was never submitted"
+            self.open_tasks.remove((client, task))
+            self.outcomes[client, task] += 1
+
+    def pick(self, data: st.DataObject) -> FakeEngine:
+        return data.draw(st.sampled_from(sorted(self.engines.values(), key=lambda e: e.id)))
+
+    # ------------------------------------------------------------ engines
+
+    @initialize()
+    def first_client(self) -> None:
+        self.client_comes()
+
+    @rule(size=st.sampled_from([1, 1, 1, 2, 3]))
+    def launch(self, size: int) -> None:
+        self.n_groups += 1
+        for rank in range(size):
+            name = f"g{self.n_groups}"
+            info = m.EngineInfo(f"{name}-{rank}", name, rank, size, "host", 1000 * self.n_groups + rank, 1, "boot")
+            self.newcomers.append(FakeEngine(info))
+
+    @precondition(lambda self: self.newcomers)
+    @rule(data=st.data(), control_first=st.booleans())
+    def engine_comes(self, data: st.DataObject, control_first: bool) -> None:
+        fake = self.newcomers.pop(data.draw(st.integers(0, len(self.newcomers) - 1)))
+        for channel in ("control", "work") if control_first else ("work",):
+            self.connect(fake, channel)
+            if fake.id < 0:
+                return
+
+    def connect(self, fake: FakeEngine, channel: str) -> None:
+        actions = self.brain.handle(ev.EngineCame(fake.info, channel), self.now)
+        if isinstance(actions[0], ev.Reject):
+            assert len(actions) == 1
+            return
+        assert isinstance(actions[0], ev.Admit)
+        assert fake.id in (-1, actions[0].engine)
+        fake.id = actions[0].engine
+        group = self.brain.registry.groups[fake.info.group]
+        assert fake.id == group.base + fake.info.rank
+        self.engines[fake.id] = fake
+        fake.up[channel] = True
+        for action in actions[1:]:
+            self.apply(action)
+        self.brain.check_invariants()
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data(), channel=st.sampled_from(["work", "control"]))
+    def cut_or_connect(self, data: st.DataObject, channel: str) -> None:
+        fake = self.pick(data)
+        if fake.up[channel]:
+            fake.up[channel] = False
+            self.do(ev.EngineCut(fake.id, channel))
+        else:
+            self.connect(fake, channel)
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data(), n=st.integers(1, 6), failed=st.booleans())
+    def work(self, data: st.DataObject, n: int, failed: bool) -> None:
+        fake = self.pick(data)
+        if fake.begun and fake.up["work"]:
+            client, first, start, stop = fake.runs[0]
+            for task in range(first + start + 1, first + min(start + n, stop)):
+                self.began(fake, client, task)
+            self.do(ev.EngineSaid(fake.id, fake.finish(n, failed)))
+        elif (task := fake.begin()) is not None:
+            self.began(fake, *task)
+
+    def began(self, fake: FakeEngine, client: int, task: int) -> None:
+        key = client, task
+        self.begins[key] += 1
+        assert self.begins[key] <= 1 + self.retries.get(key, 0), "a task ran twice"
+        serial = self.direct.get(key)
+        if serial is not None:
+            assert serial > self.last_begun.get(fake.id, -1), "direct work ran out of order"
+            self.last_begun[fake.id] = serial
+
+    @precondition(lambda self: any(e.mail and e.up["control"] for e in self.engines.values()))
+    @rule()
+    def read_mail(self) -> None:
+        fake = next(e for e in self.engines.values() if e.mail and e.up["control"])
+        message = fake.mail.popleft()
+        if isinstance(message, m.Revoke):
+            self.do(ev.EngineSaid(fake.id, fake.revoke(message)))
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data(), how=st.sampled_from(["pidfd", "launcher", "unknown", "goodbye"]))
+    def engine_dies(self, data: st.DataObject, how: str) -> None:
+        fake = self.pick(data)
+        # It may have begun the next task without the brain knowing.
+        if how == "pidfd":
+            self.do(ev.EngineDied(fake.id, 9, -1))
+        elif how == "launcher":
+            self.do(ev.ProcessEnded("host", fake.info.pid, 0, 3, ""))
+        elif how == "unknown":
+            self.do(ev.EngineDied(fake.id))
+            assert fake.id in self.engines
+            self.now += 0.1
+            self.do(ev.Tick())
+        else:
+            self.do(ev.EngineSaid(fake.id, m.Goodbye("done")))
+        assert fake.id not in self.engines
+
+    @precondition(lambda self: self.engines)
+    @rule(data=st.data())
+    def shutdown(self, data: st.DataObject) -> None:
+        fake = self.pick(data)
+        actions = self.do(ev.ClientSaid(min(self.clients, default=0), m.Shutdown(1, [fake.id], False)))
+        assert isinstance(actions[0], ev.Tell)
+        answer = actions[0].message
+        assert isinstance(answer, m.Answer)
+        if not answer.error:
+            assert fake.stopped
+
+    # ------------------------------------------------------------ clients
+
+    @rule()
+    def client_comes(self) -> None:
+        if len(self.clients) < 3:
+            self.n_clients += 1
+            self.clients[self.n_clients] = 1
+            self.do(ev.ClientCame(self.n_clients))
+            self.do(ev.ClientSaid(self.n_clients, m.Define(FUNCTION, "f"), (b"", b"f")))
+
+    @precondition(lambda self: len(self.clients) > 1)
+    @rule()
+    def client_goes(self) -> None:
+        client = min(self.clients)
+        del self.clients[client]
+        self.gone_clients.add(client)
+        self.open_tasks = {key for key in self.open_tasks if key[0] != client}
+        self.do(ev.ClientGone(client))
+
+    def submit(self, data: st.DataObject, count: int, kind: m.Kind, targets: list[int] | None, **more: object) -> int:
+        client = data.draw(st.sampled_from(sorted(self.clients)))
+        first = self.clients[client]
+        self.clients[client] += count
+        self.serial += 1
+        for offset in range(count):
+            self.open_tasks.add((client, first + offset))
+            if targets is not None:
+                self.direct[client, first + offset] = self.serial * 1000 + (0 if kind is m.Kind.EACH else offset)
+        options = m.Options(retries=int(str(more.pop("retries", 0))))
+        for offset in range(count):
+            self.retries[client, first + offset] = options.retries
+        message = m.Submit(first, count, kind, [FUNCTION], targets, 0.0, options, **more)  # type: ignore[arg-type]
+        self.do(ev.ClientSaid(client, message, (b"body",)))
+        return first
+
+    @rule(data=st.data(), count=st.sampled_from([1, 1, 2, 5, 30, 100]), retries=st.integers(0, 1))
+    @precondition(lambda self: self.clients)
+    def submit_balanced(self, data: st.DataObject, count: int, retries: int) -> None:
+        eligible = None
+        if data.draw(st.integers(0, 3)) == 0:
+            eligible = data.draw(st.lists(st.integers(0, max(self.engines, default=0) + 1), max_size=3))
+        self.submit(data, count, m.Kind.SPAN, None, eligible=eligible, retries=retries)
+
+    @rule(data=st.data(), times=st.sampled_from([1, 1, 20]))
+    @precondition(lambda self: self.clients)
+    def submit_each(self, data: st.DataObject, times: int) -> None:
+        targets = data.draw(st.lists(st.integers(0, max(self.engines, default=0) + 1), min_size=1, unique=True))
+        for _ in range(times):
+            self.submit(data, len(targets), m.Kind.EACH, targets)
+
+    @rule(data=st.data(), count=st.integers(1, 5))
+    @precondition(lambda self: self.clients)
+    def submit_calls(self, data: st.DataObject, count: int) -> None:
+        target = data.draw(st.integers(0, max(self.engines, default=0)))
+        self.submit(data, count, m.Kind.CALLS, [target])
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(c.bundles for c in self.brain.clients.values()))
+    def abort(self, data: st.DataObject) -> None:
+        bundles = [b for c in self.brain.clients.values() for b in c.bundles.values()]
+        bundle = data.draw(st.sampled_from(bundles))
+        start = data.draw(st.integers(0, bundle.count))
+        stop = data.draw(st.integers(start, bundle.count))
+        self.do(ev.ClientSaid(bundle.client.number, m.Abort(bundle.first, start, stop)))
+
+    @rule(data=st.data(), what=st.sampled_from(["status", "queue_status", "ping"]))
+    @precondition(lambda self: self.clients)
+    def query(self, data: st.DataObject, what: str) -> None:
+        (tell,) = self.do(ev.ClientSaid(min(self.clients), m.Query(7, what)))
+        assert isinstance(tell, ev.Tell)
+
+    # ------------------------------------------------------------ time
+
+    @rule(seconds=st.sampled_from([0.001, 0.01, 0.5, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        timeout = self.brain.next_timeout(self.now)
+        self.do(ev.Tick())
+        after = self.brain.next_timeout(self.now)
+        assert timeout is None or timeout > 0 or after is None or after > 0, "an alarm that is due stays due"
+
+    @invariant()
+    def group_is_shown_at_once(self) -> None:
+        visible = {engine.id for engine in self.brain.registry.visible()}
+        assert visible == self.known
+        for group in self.brain.registry.groups.values():
+            assert group.visible or not visible & set(range(group.base, group.base + group.size))
+
+    def teardown(self) -> None:
+        """Let all work end: every task must, once."""
+        for fake in list(self.engines.values()):
+            if fake.id in self.engines:
+                for channel, up in fake.up.items():
+                    if not up and fake.id in self.engines:
+                        self.connect(fake, channel)
+        last = FakeEngine(m.EngineInfo("last", "last", 0, 1, "other", 1, 1, "boot"))
+        self.connect(last, "work")
+        self.connect(last, "control")
+        for _ in range(100_000):
+            if not any(e.runs or e.mail for e in self.engines.values()):
+                break
+            for fake in list(self.engines.values()):
+                while fake.mail:
+                    message = fake.mail.popleft()
+                    if isinstance(message, m.Revoke):
+                        self.do(ev.EngineSaid(fake.id, fake.revoke(message)))
+                if fake.stopped:
+                    self.do(ev.EngineSaid(fake.id, m.Goodbye("told to")))
+                elif fake.runs:
+                    if not fake.begun:
+                        task = fake.begin()
+                        assert task is not None
+                        self.began(fake, *task)
+                    client, first, start, stop = fake.runs[0]
+                    for number in range(first + start + 1, first + min(start + 50, stop)):
+                        self.began(fake, client, number)
+                    self.do(ev.EngineSaid(fake.id, fake.finish(50, False)))
+            self.now += 0.01
+            self.do(ev.Tick())
+        for fake in list(self.engines.values()):
+            if fake.id in self.engines and not self.brain.registry.engines[fake.id].group.visible:
+                self.do(ev.EngineDied(fake.id, 15, -1))
+        assert not self.open_tasks, "tasks that never ended"
+        assert all(n == 1 for n in self.outcomes.values())
+        assert not any(client.bundles for client in self.brain.clients.values())
+
+
+TestBrainModel = BrainModel.TestCase
+TestBrainModel.settings = settings(
+    max_examples=120,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
