@@ -1,1 +1,62 @@
-"""Interactive parallel Python for MPI clusters."""
+"""Interactive parallel Python for MPI clusters.
+
+>>> import hpc
+>>> rc = hpc.connect()                       # doctest: +SKIP
+>>> rc[:].execute("x = rank ** 2")           # doctest: +SKIP
+
+Nothing is imported before it is used: ``import hpc`` costs next to nothing, and never initialises MPI.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hpc import errors as errors
+    from hpc.client import AsyncResult as AsyncResult
+    from hpc.client import DirectView as DirectView
+    from hpc.client import Group as Group
+    from hpc.client import LoadBalancedView as LoadBalancedView
+    from hpc.client import RemoteController as RemoteController
+    from hpc.client import connect as connect
+    from hpc.cluster import Cluster as Cluster
+    from hpc.engine.current import comm as comm
+    from hpc.wire.objects import Reference as Reference
+
+    Client = RemoteController
+
+# Name here: module, name there ("" is the module itself).
+_EXPORTS = {
+    "AsyncResult": ("hpc.client", "AsyncResult"),
+    "Client": ("hpc.client", "RemoteController"),
+    "Cluster": ("hpc.cluster", "Cluster"),
+    "DirectView": ("hpc.client", "DirectView"),
+    "Group": ("hpc.client", "Group"),
+    "LoadBalancedView": ("hpc.client", "LoadBalancedView"),
+    "Reference": ("hpc.wire.objects", "Reference"),
+    "RemoteController": ("hpc.client", "RemoteController"),
+    "comm": ("hpc.engine.current", "comm"),
+    "connect": ("hpc.client", "connect"),
+    "errors": ("hpc.errors", ""),
+}
+
+__all__ = [  # noqa: PLE0604 - the names are those of the table
+    "__version__",
+    *_EXPORTS,
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module, attribute = _EXPORTS[name]
+    except KeyError:
+        raise AttributeError(f"module 'hpc' has no attribute {name!r}") from None
+    found = importlib.import_module(module)
+    value = getattr(found, attribute) if attribute else found
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

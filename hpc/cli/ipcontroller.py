@@ -37,10 +37,9 @@ def main(ip: str, port: int, engine_port: int | None, name: str, log_level: str)
 
     Exit status: 0 after Ctrl-C or a shutdown by a client, 1 if it failed, 2 usage.
     """
-    from hpc.cluster.record import check_name, free_name
+    from hpc.cluster.record import free_name
 
     try:
-        check_name(name)
         name, note = free_name(name)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -50,6 +49,7 @@ def main(ip: str, port: int, engine_port: int | None, name: str, log_level: str)
     if note:
         click.echo(f"ipcontroller: {note}", err=True)
     from hpc.controller.server import ControllerOptions, run_controller
+
     from hpc.errors import HpcError
 
     options = ControllerOptions(name=name, ip=ip, port=port, engine_port=engine_port, log_level=log_level)

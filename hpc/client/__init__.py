@@ -1,7 +1,7 @@
 """The client: `RemoteController`, its views, and the results that they return.
 
-``link`` does the I/O, ``outbox`` forms bundles, ``inbox`` sorts what comes in; ``remote``, ``view``, ``balanced`` and the
-results are what people hold in their hands. docs/decisions/0004-client.md says why it is built this way.
+``link`` and ``line`` do the I/O, ``outbox`` forms bundles, ``inbox`` sorts what comes in; ``remote``, ``view``,
+``balanced`` and the results are what people hold in their hands. docs/decisions/0004-client.md says why.
 """
 
 from hpc.client.asyncresult import AsyncResult

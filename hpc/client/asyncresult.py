@@ -65,7 +65,7 @@ class AsyncResult(Future[Any]):
         return self._watchers
 
     @property
-    def _done_callbacks(self) -> list[Callable[[Any], object]]:  # type: ignore[override]
+    def _done_callbacks(self) -> list[Callable[[Any], object]]:
         if self._hooks is None:
             self._hooks = []
         return self._hooks
@@ -248,7 +248,7 @@ class AsyncResult(Future[Any]):
         rows: list[Metadata] = []
         slots = enumerate(zip(self.task_ids, self._slots(), strict=True))
         for task, (task_id, (target, outcome, index)) in slots:
-            row = describe(roster, task_id, self._submitted, target, outcome, index)
+            row = describe(roster, target, outcome, index, task_id=task_id, submitted=self._submitted)
             for stream in ("stdout", "stderr"):
                 row[stream] = output(self._pieces, task, outcome, index, stream)
             rows.append(row)
@@ -282,7 +282,7 @@ class AsyncResult(Future[Any]):
 
     @property
     def wall_time(self) -> float:
-        """Seconds from the submission to the last result; raises `ValueError` while there are tasks that wait or run."""
+        """Seconds from the submission to the last result; raises `ValueError` while a task waits or runs."""
         if not self.done():
             raise ValueError(f"{self!r} has not ended yet")
         return self.elapsed

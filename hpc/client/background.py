@@ -8,6 +8,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from hpc.client.inbox import HOLD_S
 from hpc.client.roster import log
 from hpc.errors import ConnectError
 
@@ -41,9 +42,13 @@ class Background:
         me = threading.get_ident()
         try:
             while link.fault is None:
-                link.watch.wait(None)
+                link.watch.wait(HOLD_S if link.inbox.held else None)
                 link.wake.quiet()
                 link.outbox.flush()
+                if link.inbox.held:
+                    with link.lock:
+                        link.inbox.release_old()
+                    link.interrupt.ring()
                 if link.abandoned and not link.inbox.bundles:
                     link.close()
                     break

@@ -1,10 +1,10 @@
 """Bundles that are under way: what a run of tasks that travels as one unit hands its results to.
 
-A bundle is registered before it is sent. ``deliver`` and ``end`` are called under the lock of the link and may be called
-twice for the same tasks (after an interrupted receive the controller sends again): the second time changes nothing.
+A bundle is registered before it is sent. ``deliver`` is called under the lock of the link and may be called twice for
+the same tasks (after an interrupted receive the controller sends again): the second time changes nothing.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hpc.client.outcome import Loss, Reply
 from hpc.wire import messages as m
@@ -52,6 +52,10 @@ class Mark:
 
 class Taker(Protocol):
     """What takes the results of several tasks."""
+
+    def submitted(self, first: int, count: int, when: float, mark: Mark | None) -> None:
+        """Note tasks of it that are about to be sent."""
+        ...
 
     def take(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> int:
         """Take tasks [start, stop), which ended as ``outcome``, from its index on; return how many are new."""
@@ -136,14 +140,22 @@ class CallsBundle(Bundle):
         return self.results[offset].heard(0)
 
 
+class Part(NamedTuple):
+    """Which tasks of a result a bundle is about: ``size`` of them, from ``base`` on."""
+
+    taker: Taker
+    size: int
+    base: int = 0
+
+
 class PartBundle(Bundle):
-    """Tasks that are part of one result, from its task ``base`` on."""
+    """Tasks that are part of one result."""
 
     __slots__ = ("base", "taker")
 
-    def __init__(self, first: int, count: int, placement: Placement, taker: Taker, base: int) -> None:
-        super().__init__(first, count, placement)
-        self.taker, self.base = taker, base
+    def __init__(self, first: int, placement: Placement, part: Part) -> None:
+        super().__init__(first, part.size, placement)
+        self.taker, self.base = part.taker, part.base
 
     def deliver(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> None:
         """Hand over how tasks [start, stop) ended."""

@@ -21,14 +21,22 @@ class GroupResult(AsyncResult):
     ----------
     combine : callable, optional
         Makes the value of `get` from the list of values.
+    single : bool
+        Whether it is the result of a view of one engine: its error is raised as it is, its metadata are no list.
     """
 
     def __init__(
-        self, link: "Link", name: str, targets: list[int], combine: Callable[[list[Any]], Any] | None = None
+        self,
+        link: "Link",
+        name: str,
+        targets: list[int],
+        combine: Callable[[list[Any]], Any] | None = None,
+        single: bool = False,
     ) -> None:
         super().__init__(link, name)
         self.targets = targets
         self._combine = combine
+        self._single = single
         self._outcomes: list[tuple[Outcome, int] | None] = [None] * len(targets)
         self._left = len(targets)
         self._firsts: list[tuple[int, int]] = []
@@ -69,7 +77,9 @@ class GroupResult(AsyncResult):
                 error = outcome.error(index) if outcome is not None else None
                 if error is not None:
                     errors[target] = error
-            if errors:
+            if errors and self._single:
+                self._exception = errors.popitem()[1]
+            elif errors:
                 self._exception = CompositeError(errors, self._name)
             else:
                 values = [outcome.value(index) for outcome, index in filter(None, self._outcomes)]
@@ -102,4 +112,4 @@ class GroupResult(AsyncResult):
             yield (target, *slot) if slot is not None else (target, None, 0)
 
     def _one_or_all(self, values: list[Any]) -> Any:
-        return values
+        return values[0] if self._single else values

@@ -6,7 +6,7 @@ No I/O and no locks of its own: the thread that receives calls it under the lock
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpc.client.bundle import Bundle
 from hpc.client.outcome import Loss, Outcome, Reply, broken_off, loss_of, lost_engine, malformed
@@ -14,6 +14,9 @@ from hpc.client.roster import Roster, log
 from hpc.errors import ConnectError, ProtocolError
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
+
+# Output that has not come by then, after the result, does not hold the result up any longer.
+HOLD_S = 1.0
 
 
 class Request:
@@ -29,6 +32,20 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.number} {'done' if self.done else 'waits'}>"
+
+
+class _Held(NamedTuple):
+    """Tasks that have ended while pieces of their output, which come by another way, are still to come."""
+
+    bundle: Bundle
+    start: int
+    stop: int
+    reply: Reply
+
+    def is_complete(self) -> bool:
+        """Say whether all of the output is there."""
+        due = sum(entry.n_outputs for entry in self.reply.entries)
+        return due <= sum(self.bundle.heard(offset) for offset in range(self.start, self.stop))
 
 
 class Inbox:
@@ -47,8 +64,7 @@ class Inbox:
         self.bundles: dict[int, Bundle] = {}
         self.requests: dict[int, Request] = {}
         self.calls: deque[Callable[[], object]] = deque()
-        # Ended, but pieces of their output, which come by another way, are still to come: (first, offset) -> outcome.
-        self.held: dict[tuple[int, int], tuple[Reply, int]] = {}
+        self.held: list[_Held] = []
         self.farewell: ConnectError | None = None
 
     def __repr__(self) -> str:
@@ -90,38 +106,33 @@ class Inbox:
             except (ProtocolError, IndexError) as error:
                 outcome = malformed(item.engine, error, now)
             if isinstance(outcome, Reply) and any(entry.n_outputs for entry in outcome.entries):
-                self._deliver_or_hold(bundle, item.start, item.stop, outcome)
-            else:
-                bundle.deliver(item.start, item.stop, outcome, 0)
+                held = _Held(bundle, item.start, item.stop, outcome)
+                if not held.is_complete() and item.engine in self.roster.engines:
+                    self.held.append(held)
+                    continue
+            bundle.deliver(item.start, item.stop, outcome, 0)
             self._forget_if_done(bundle)
-
-    def _deliver_or_hold(self, bundle: Bundle, start: int, stop: int, reply: Reply) -> None:
-        for index, offset in enumerate(range(start, stop)):
-            entry = reply.entry(index)
-            if entry is not None and bundle.heard(offset) < entry.n_outputs and reply.engine in self.roster.engines:
-                self.held[bundle.first, offset] = reply, index
-            else:
-                bundle.deliver(offset, offset + 1, reply, index)
 
     def _output(self, message: m.Output) -> None:
         bundle = self.bundles.get(message.first)
         if bundle is None or not 0 <= message.offset < bundle.count:
             return
         bundle.hear(message.offset, message.number, message.stream, message.text)
-        key = message.first, message.offset
-        if key in self.held:
-            reply, index = self.held[key]
-            entry = reply.entry(index)
-            if entry is None or bundle.heard(message.offset) >= entry.n_outputs:
-                self._release(key)
+        if self.held:
+            self.release(lambda held: held.bundle is bundle and held.is_complete())
 
-    def _release(self, key: tuple[int, int]) -> None:
-        reply, index = self.held[key]
-        bundle = self.bundles.get(key[0])
-        if bundle is not None:
-            bundle.deliver(key[1], key[1] + 1, reply, index)
-            self._forget_if_done(bundle)
-        self.held.pop(key, None)
+    def release(self, due: "Callable[[_Held], bool]") -> None:
+        """Deliver what was held for the sake of its output."""
+        for held in self.held[:]:
+            if due(held):
+                held.bundle.deliver(held.start, held.stop, held.reply, 0)
+                self._forget_if_done(held.bundle)
+                self.held.remove(held)
+
+    def release_old(self) -> None:
+        """Deliver what was held too long: its output got lost on the way."""
+        before = time.time() - HOLD_S
+        self.release(lambda held: held.reply.received < before)
 
     def _ended(self, message: m.Ended) -> None:
         bundle = self.bundles.get(message.first)
@@ -136,9 +147,7 @@ class Inbox:
             self.calls.append(lambda error=error: log.warning("%s", error))  # type: ignore[misc]
             for callback in self.roster.on_lost:
                 self.calls.append(lambda callback=callback, end=end: callback(end))  # type: ignore[misc]
-        for key, (reply, _) in list(self.held.items()):
-            if reply.engine not in self.roster.engines:  # no more output will come
-                self._release(key)
+        self.release(lambda held: held.reply.engine not in self.roster.engines)  # no more output will come
 
     def _forget_if_done(self, bundle: Bundle) -> None:
         if bundle.left <= 0:
@@ -146,8 +155,7 @@ class Inbox:
 
     def end_all(self, error: BaseException) -> None:
         """End everything that is under way, because the connection is over for good."""
-        for key in list(self.held):
-            self._release(key)
+        self.release(lambda _: True)
         loss: Loss = broken_off(error, time.time())
         for bundle in list(self.bundles.values()):
             bundle.deliver(0, bundle.count, loss, 0)

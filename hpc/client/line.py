@@ -220,6 +220,8 @@ class Line:
             raise self.inbox.farewell
         if self.curious:
             self.wake_curious()
+        if self.inbox.held:
+            self.wake.ring()  # the background thread knows the time
 
     def wake_curious(self) -> None:
         """Let the threads that wait for anything at all look again."""

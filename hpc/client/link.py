@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hpc.client.background import Background, remember
+from hpc.client.bundle import Placement
 from hpc.client.inbox import Request
 from hpc.client.line import Connection, Line
 from hpc.client.waiting import Parker
@@ -56,6 +57,7 @@ class Link(Line):
         self.abandoned = False
         self._parked: list[Parker] = []
         self._requests = 0
+        self._placements: dict[int, Placement] = {}
         self._background: Background | None = None
         self._starting = threading.Lock()
         remember(self)
@@ -108,6 +110,14 @@ class Link(Line):
         self.wake_curious()
         self.wake_parked()
 
+    def wait_for_end(self, timeout_s: float) -> None:
+        """Wait for the goodbye of the controller; end the link without it when the time is over."""
+        try:
+            self.wait(lambda: False, timeout_s)
+        except ConnectError:
+            return
+        self.end(ConnectError("the cluster was shut down"))
+
     def abandon(self) -> None:
         """Have it closed when nothing is under way any more: nobody holds the controller object. Takes no lock."""
         self.abandoned = True
@@ -120,11 +130,7 @@ class Link(Line):
         self.condition = threading.Condition(self.lock)
         self.outbox.sending, self._starting = threading.Lock(), threading.Lock()
         self.receiver = 0
-        conn, self.conn = self.conn, None
-        if conn is not None and conn.route == "unix":
-            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(nothing, conn.fileno(), inheritable=False)  # else the parent's end would not be seen to close
-            os.close(nothing)
+        self.conn = None  # the transport has closed this process's copy of it
         self.outbox.fault = self.fault = ConnectError(
             f"this belongs to a connection of the parent process {self.pid}, which does not reach into a forked child"
         )
@@ -150,6 +156,13 @@ class Link(Line):
             raise HpcError(request.error)
         return request.value
 
+    def placement(self, target: int) -> Placement:
+        """Return the one placement on an engine: tasks that share it may travel together."""
+        try:
+            return self._placements[target]
+        except KeyError:
+            return self._placements.setdefault(target, Placement([target]))
+
     def order(self, message: m.Message) -> None:
         """Tell the controller something that has no answer, at once."""
         if self.fault is not None:
@@ -171,7 +184,7 @@ class Link(Line):
         deadline = None if timeout_s is None or timeout_s < 0 else time.monotonic() + timeout_s
         me = threading.get_ident()
         if self.receiver == me:  # called from a callback
-            return self._receive(done, deadline) or self._verdict(done)
+            return self._receive_until(done, deadline) or self._verdict(done)
         mine = False
         while True:
             try:
@@ -183,7 +196,7 @@ class Link(Line):
                     conn = self.conn
                     if conn is not None:
                         self.watch.remove(conn.fileno())
-                    self._receive(done, deadline)
+                    self._receive_until(done, deadline)
                 else:
                     self._park(done, deadline, waiters)
             finally:
@@ -244,16 +257,13 @@ class Link(Line):
         for parker in parked:
             parker.wake()
 
-    def _receive(self, done: Callable[[], Any], deadline: float | None) -> bool:
+    def _receive_until(self, done: Callable[[], Any], deadline: float | None) -> bool:
         """Receive until ``done()``, the deadline, or the loss of the connection. The caller has the role."""
         while True:
             conn = self.conn
             if conn is None or self.fault is not None:
                 return False
-            if deadline is None:
-                timeout_ms = None
-            else:
-                timeout_ms = max(0, int((deadline - time.monotonic()) * 1000 + 1))
+            timeout_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000 + 1))
             if not self.poll(conn, timeout_ms):
                 return False
             self.step(conn)

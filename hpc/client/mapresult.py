@@ -18,8 +18,8 @@ _Range = tuple[int, int, Outcome, int]
 class MapResult(AsyncResult):
     """One task for each item of a map; results come, and are kept, in ranges.
 
-    `get` returns the list of values once all tasks have ended. Iteration yields values as they come: in the order of the
-    items, or, with ``ordered=False``, in the order in which they arrive. The first item that failed raises, unless
+    `get` returns the list of values once all tasks have ended. Iteration yields values as they come: in the order of
+    the items, or, with ``ordered=False``, in the order in which they arrive. The first item that failed raises, unless
     ``return_exceptions`` puts the exceptions where the values would be.
 
     Parameters
@@ -157,17 +157,22 @@ class MapResult(AsyncResult):
         """Yield values as they come."""
         position = taken = 0
         while True:
-            ready = (lambda: position in self._ranges or self.done()) if self._ordered else (
-                lambda: taken < len(self._came) or self.done()
-            )
-            self._link.wait(ready, None, self._waiters)
-            part = self._ranges.get(position) if self._ordered else None
-            if not self._ordered and taken < len(self._came):
-                part = self._came[taken]
+            part = self._next_part(position, taken)
             if part is None:
                 return
             position, taken = part[1], taken + 1
             yield from self._yield(part)
+
+    def _next_part(self, position: int, taken: int) -> _Range | None:
+        """Wait for the range at an item, or for the next that arrives; None after the last."""
+
+        def find() -> _Range | None:
+            if self._ordered:
+                return self._ranges.get(position)
+            return self._came[taken] if taken < len(self._came) else None
+
+        self._link.wait(lambda: find() or self.done(), None, self._waiters)
+        return find()
 
     def _yield(self, part: _Range) -> Iterator[Any]:
         start, stop, outcome, index = part

@@ -10,8 +10,9 @@ from hpc.client.roster import Roster
 class Metadata(dict[str, Any]):
     """A dict whose items are attributes too.
 
-    Keys: ``task_id``, ``engine_id``, ``rank``, ``host``, ``status`` (waiting, done, failed, cancelled, lost), ``route``,
-    ``submitted``, ``started``, ``completed``, ``received`` (aware datetimes, or None), ``stdout``, ``stderr``.
+    Keys: ``task_id``, ``engine_id``, ``rank``, ``host``, ``status`` (waiting, done, failed, cancelled, lost),
+    ``route``, ``stdout``, ``stderr``, and as aware datetimes or None ``submitted``, ``started``, ``completed``,
+    ``received``.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -57,7 +58,7 @@ def output(pieces: Pieces | None, task: int, outcome: Outcome | None, index: int
 
 
 def describe(
-    roster: Roster, task_id: str, submitted: float, engine: int, outcome: Outcome | None, index: int
+    roster: Roster, engine: int, outcome: Outcome | None, index: int, *, task_id: str, submitted: float
 ) -> Metadata:
     """Return the metadata of one task; ``engine`` is where it was to run, if that was settled."""
     entry = outcome.entry(index) if outcome is not None else None

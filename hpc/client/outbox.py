@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpc.client.bundle import MAX_NBYTES, MAX_TASKS, Bundle, CallsBundle, Mark, PartBundle, Placement, Taker
+from hpc.client.bundle import MAX_NBYTES, MAX_TASKS, Bundle, CallsBundle, Mark, Part, PartBundle, Placement
 from hpc.wire import codec
 from hpc.wire import messages as m
 from hpc.wire.session import Frame, Peer
@@ -107,23 +107,17 @@ class Outbox:
                 self._close()
         self.pump()
 
-    def submit_each(
-        self, placement: Placement, digest: bytes, body: list[Frame], taker: Taker, count: int, base: int = 0
-    ) -> tuple[int, float, Mark | None]:
-        """Submit one call that each of the ``count`` targets makes; return the first task number and the time."""
+    def submit_each(self, placement: Placement, digest: bytes, body: list[Frame], part: Part) -> None:
+        """Submit one call, that each of the targets makes. ``body`` is as for `submit`."""
         call = codec.encode_calls([(0, len(body) - 1, bytes(body[0]))])
-        kind = m.Kind.CALLS if count == 1 else m.Kind.EACH
-        return self._submit_part(placement, kind, digest, [call, *body[1:]], taker, count, base)
+        kind = m.Kind.CALLS if part.size == 1 else m.Kind.EACH
+        self._submit_part(placement, kind, digest, [call, *body[1:]], part)
 
-    def submit_span(
-        self, placement: Placement, digest: bytes, columns: list[Frame], taker: Taker, count: int, base: int
-    ) -> tuple[int, float, Mark | None]:
-        """Submit ``count`` calls, the arguments of which are the items of columns."""
-        return self._submit_part(placement, m.Kind.SPAN, digest, columns, taker, count, base)
+    def submit_span(self, placement: Placement, digest: bytes, columns: list[Frame], part: Part) -> None:
+        """Submit calls, the arguments of which are the items of columns."""
+        self._submit_part(placement, m.Kind.SPAN, digest, columns, part)
 
-    def _submit_part(
-        self, placement: Placement, kind: m.Kind, digest: bytes, body: list[Frame], taker: Taker, count: int, base: int
-    ) -> tuple[int, float, Mark | None]:
+    def _submit_part(self, placement: Placement, kind: m.Kind, digest: bytes, body: list[Frame], part: Part) -> None:
         now = time.time()
         mark = Mark() if len(body) > 1 else None
         with self.lock:
@@ -131,13 +125,14 @@ class Outbox:
                 raise self.fault
             self._close()
             first = self._next
-            self._next += count
-            self._bundles[first] = PartBundle(first, count, placement, taker, base)
+            self._next += part.size
+            part.taker.submitted(first, part.size, now, mark)
+            self._bundles[first] = PartBundle(first, placement, part)
             submit = m.Submit(
-                first, count, kind, [digest], placement.targets, now, placement.options, placement.eligible
+                first, part.size, kind, [digest], placement.targets, now, placement.options, placement.eligible
             )
             self._queue.append((submit, body, mark))
-        return first, now, mark
+        self.pump()
 
     def _close(self) -> None:
         """Move the open bundle to the queue. Called under the lock."""

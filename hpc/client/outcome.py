@@ -21,10 +21,7 @@ from hpc.wire import codec, failures, objects
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
 
-Outcome: TypeAlias = "Reply | Loss"
-
-
-class Cancelled(TaskAborted, CancelledError):
+class Cancelled(TaskAborted, CancelledError):  # noqa: N818 - as its bases
     """The task was aborted before it ran; for `concurrent.futures` it is cancelled."""
 
 
@@ -141,6 +138,9 @@ class Loss:
     def cancelled(self) -> bool:
         """Whether that is what the user asked for."""
         return self._word == "cancelled"
+
+
+Outcome: TypeAlias = Reply | Loss
 
 
 def unwrap(outcome: Outcome, index: int) -> Any:

@@ -33,7 +33,7 @@ class Roster:
         self.lost: list[m.End] = []
         self.known = False
         self.version = 0
-        self.on_lost: list[Callable[[m.End], None]] = []
+        self.on_lost: list[Callable[[m.End], object]] = []
 
     def __repr__(self) -> str:
         return f"<Roster engines {sorted(self.engines)}, departed {sorted(self.departed)}>"

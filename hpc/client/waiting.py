@@ -87,7 +87,7 @@ class Watch:
 
 
 class Parker:
-    """Where one thread waits while another one receives. It understands what the futures of the library tell a waiter."""
+    """Where a thread waits while another one receives; it understands what the library's futures tell a waiter."""
 
     __slots__ = ("_lock",)
 

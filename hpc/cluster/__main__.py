@@ -40,8 +40,6 @@ def _supervise(search_path: list[str]) -> int:
     except (OSError, ValueError) as error:
         os.write(events, Event("ended", str(error), failed=True).to_json())
         return 1
-    # All that exists now is for good: children that collect garbage must not write to these shared pages.
-    gc.freeze()
     return supervisor.run()
 
 

@@ -4,6 +4,7 @@ A forked child leaves the supervisor's code by raising `Become`, so that it runs
 the supervisor's state, and ends as any Python process does (atexit and all).
 """
 
+import gc
 import os
 import signal
 import sys
@@ -47,6 +48,8 @@ def fork(name: str, run: Callable[[], int], log: Path, on_death: int, close: Cal
     It leads a session of its own: Ctrl-C in a terminal is for the supervisor to handle, once, for all. ``on_death`` is
     the signal that it gets when the supervisor ends. ``close`` closes what only the supervisor may hold.
     """
+    # All that exists now is here for good: a child that collects garbage shall not write to the pages that it shares.
+    gc.freeze()
     parent = os.getpid()
     pid = os.fork()
     if pid:

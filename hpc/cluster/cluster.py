@@ -114,9 +114,9 @@ class Cluster:
     def logs(self) -> Path:
         """The directory with the logs of controller and engines; removed at a clean end."""
         from hpc.cluster.record import LOGS
-        from hpc.security.connection import base_dir
+        from hpc.security.folders import clusters_dir
 
-        return base_dir() / "clusters" / self._name / LOGS
+        return clusters_dir() / self._name / LOGS
 
     def start(self) -> "Cluster":
         """Start the cluster and wait until all engines are registered.

@@ -1,14 +1,15 @@
 """How a supervisor, or a command, talks to the controller: as its launcher, or as a monitor that only looks."""
 
 import getpass
+import importlib.metadata
 import os
 import socket
 import uuid
 from typing import Any, Final
 
-from hpc import __version__
 from hpc.errors import ConnectError, HpcError
-from hpc.security.connection import ConnectionInfo
+from hpc.security.host import hostname
+from hpc.security.info import ConnectionInfo
 from hpc.transport import Disconnected, connect
 from hpc.transport.unix import UnixConnection
 from hpc.wire import codec
@@ -81,12 +82,12 @@ class Monitor:
         self._peer = Peer(
             m.Hello(
                 protocol=codec.PROTOCOL,
-                software=__version__,
+                software=importlib.metadata.version("hpc"),
                 role="monitor",
                 session=uuid.uuid4().hex,
                 channel="",
                 received=0,
-                host=os.uname().nodename,
+                host=hostname(),
                 pid=os.getpid(),
                 user=getpass.getuser(),
             )

@@ -48,8 +48,8 @@ class Event(NamedTuple):
     """What a supervisor reports.
 
     ``kind`` is ``claimed`` (name, logs, and in ``text`` what is worth saying about the name), ``controller`` (it
-    listens: pid, address), ``engines`` (``up`` of ``of`` are registered), ``ready`` (all of them), ``lost`` (``text`` says which
-    engine and why), or, last of all, ``ended`` (``text`` is the reason; ``logs`` is empty if they were removed).
+    listens: pid, address), ``engines`` (``up`` of ``of`` are registered), ``ready`` (all of them), ``lost`` (``text``
+    says which engine and why), or, last of all, ``ended`` (``text`` is the reason, ``logs`` empty if they are removed).
     """
 
     kind: str

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from hpc.security.host import start_ticks
+
 LINUX: Final = sys.platform == "linux"
 
 # linux/prctl.h
@@ -48,26 +50,6 @@ def adopt_orphans() -> None:
 def name_process(name: str) -> None:
     """Set the name that ``top`` and ``ps -o comm`` show (15 bytes at most)."""
     _prctl(_PR_SET_NAME, name.encode()[:15])
-
-
-def start_ticks(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot; 0 if there is none with that pid or it is a zombie.
-
-    proc(5): field 22 of /proc/PID/stat, counted after the command name, which may itself hold spaces and brackets.
-    """
-    if not LINUX:
-        import psutil
-
-        try:
-            return int(psutil.Process(pid).create_time() * 100)
-        except psutil.NoSuchProcess:
-            return 0
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def is_alive(pid: int, started: int) -> bool:

@@ -8,7 +8,6 @@ processes named there still live is checked each time, by pid and start time.
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -21,11 +20,12 @@ import msgspec
 from hpc.cluster import processes
 from hpc.cluster.options import DEFAULT_NAME, ClusterOptions
 from hpc.errors import ConnectError, SecurityError
-from hpc.security.connection import ConnectionInfo, base_dir, cluster_dir
+from hpc.security.connection import ConnectionInfo
+from hpc.security.folders import base_dir, check_name, cluster_dir, clusters_dir
+from hpc.security.host import hostname, start_ticks
 
 RECORD_FILE: Final = "supervisor.json"
 LOGS: Final = "logs"
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -60,7 +60,7 @@ class Record(msgspec.Struct, kw_only=True):
 
     def is_here(self) -> bool:
         """Say whether the supervisor runs, or ran, on this host."""
-        return self.host == os.uname().nodename
+        return self.host == hostname()
 
     def is_alive(self) -> bool:
         """Say whether the supervisor is running; on another host it is taken to be."""
@@ -106,17 +106,13 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Return every cluster of this user that is found on disk, newest first, whether it lives or not."""
-    try:
-        names = os.listdir(base_dir() / "clusters")
-    except FileNotFoundError:
-        return []
-    found = [entry for name in names if (entry := find_entry(name)) is not None]
+    found = [entry for name in os.listdir(clusters_dir()) if (entry := find_entry(name)) is not None]
     return sorted(found, key=lambda entry: entry.created, reverse=True)
 
 
 def find_entry(name: str) -> Entry | None:
     """Return the cluster of that name as found on disk; None if there is none (kept logs alone are no cluster)."""
-    directory = base_dir() / "clusters" / name
+    directory = clusters_dir() / name
     record = _load_record(directory / RECORD_FILE)
     info = _load_info(directory / "client.json")
     if record is None and info is None:
@@ -134,7 +130,7 @@ def _load_record(path: Path) -> Record | None:
 def _load_info(path: Path) -> ConnectionInfo | None:
     try:
         return ConnectionInfo.load(path)
-    except (OSError, SecurityError, ConnectError, msgspec.MsgspecError):
+    except (SecurityError, ConnectError):
         return None
 
 
@@ -149,7 +145,8 @@ def _why_gone(record: Record | None, info: ConnectionInfo | None) -> str:
         return stale
     if record.state == "failed":
         return record.reason
-    return f"its supervisor (pid {record.pid} on {record.host}) ended without a word; {stale or 'it had no controller'}"
+    rest = stale or ("its controller has ended it" if record.controller_pid else "it had no controller yet")
+    return f"its supervisor (pid {record.pid} on {record.host}) ended without a word; {rest}"
 
 
 def claim(options: ClusterOptions) -> tuple[Record, str]:
@@ -162,20 +159,19 @@ def claim(options: ClusterOptions) -> tuple[Record, str]:
     FileExistsError
         The name was asked for and that cluster lives.
     """
-    check_name(options.name)
     with _claiming():
         name, note = free_name(options.name)
         entry = find_entry(name)
         if entry is not None:
             entry.clean()
-        shutil.rmtree(base_dir() / "clusters" / name, ignore_errors=True)
+        shutil.rmtree(clusters_dir() / name, ignore_errors=True)
         directory = cluster_dir(name)
         (directory / LOGS).mkdir(mode=0o700, exist_ok=True)
         record = Record(
             name=name,
             pid=os.getpid(),
-            started=processes.start_ticks(os.getpid()),
-            host=os.uname().nodename,
+            started=start_ticks(os.getpid()),
+            host=hostname(),
             argv=options.argv,
             launcher=options.launcher,
             n=options.n,
@@ -193,7 +189,11 @@ def free_name(wanted: str) -> tuple[str, str]:
     ------
     FileExistsError
         The name was asked for and that cluster lives.
+    ValueError
+        It cannot be a name.
     """
+    if wanted:
+        check_name(wanted)
     name, note, number = wanted or DEFAULT_NAME, "", 1
     while (entry := find_entry(name)) is not None and not entry.gone:
         if wanted:
@@ -205,12 +205,6 @@ def free_name(wanted: str) -> tuple[str, str]:
         name = f"{DEFAULT_NAME}-{number}"
         note = f"a cluster named {DEFAULT_NAME!r} is running already: this one is named {name!r}"
     return name, note
-
-
-def check_name(name: str) -> None:
-    """Raise `ValueError` for what cannot be the name of a cluster: it is a directory's name too."""
-    if name and not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot name a cluster: use letters, digits and . _ - (at most 64, no . _ - first)")
 
 
 @contextlib.contextmanager

@@ -23,9 +23,10 @@ from hpc.cluster.children import Child
 from hpc.cluster.link import LauncherLink, Watch
 from hpc.cluster.options import DEFAULT_PORT, ClusterOptions, Event
 from hpc.controller.server import ControllerOptions, run_controller
-from hpc.engine.start import EngineOptions, run_engine
 from hpc.errors import HpcError
-from hpc.security.connection import ConnectionInfo, cluster_dir
+from hpc.security.folders import cluster_dir
+from hpc.security.host import start_ticks
+from hpc.security.info import ConnectionInfo
 from hpc.wire import messages as m
 
 # An engine that was told to stop by its controller gets this long before it is told by a signal too.
@@ -114,6 +115,10 @@ class Supervisor:
         theirs.close()
         self._selector.register(self._link.fileno(), selectors.EVENT_READ, self._on_link)
         self._link.send(m.Query(1, "ping"))  # answered as soon as it listens
+        if self._options.n and self._options.launcher == "local":
+            from hpc.engine.start import preload  # while the controller starts
+
+            preload()
         self.record.controller_pid, self.record.controller_started = self._controller.pid, self._controller.started
         self.record.save()
 
@@ -146,6 +151,8 @@ class Supervisor:
             if n:
                 self._start_mpirun(n)
             return
+        from hpc.engine.start import EngineOptions, run_engine
+
         engine = EngineOptions(name=self.record.name, mpi=False, log_level=self._options.log_level)
         for _ in range(n):
             label = f"engine-{self._n_started}"
@@ -166,13 +173,13 @@ class Supervisor:
         self._log(f"starting {n} engines with {tool}: {' '.join(tool.command(n, program))}")
         log = self._logs / f"{label}.log"
         pid = children.execute(tool.command(n, program), tool.environment(os.environ, n), log, signal.SIGTERM)
-        self._children[pid] = Child("mpirun", pid, processes.start_ticks(pid), label, log, n=n)
+        self._children[pid] = Child("mpirun", pid, start_ticks(pid), label, log, n=n)
         self._send(m.Group(label, n))
 
     def _fork(self, kind: str, label: str, run: Callable[[], int], on_death: int) -> Child:
         log = self._logs / f"{label}.log"
         pid = children.fork(f"hpc-{label}", run, log, on_death, self._close)
-        child = Child(kind, pid, processes.start_ticks(pid), label, log)
+        child = Child(kind, pid, start_ticks(pid), label, log)
         self._children[pid] = child
         return child
 

@@ -185,9 +185,9 @@ class Queues:
             self._give_back(engine, message)
         if seat is not None:
             seat.refile()
-        self.refill(engine, now)
-        if seat is not None:
+            # First to those for whom it was taken back, or its old holder would have it again.
             self.pump(seat.pool, now)
+        self.refill(engine, now)
 
     def _give_back(self, engine: Engine, message: m.Revoked) -> None:
         start, stop = message.start, message.stop

@@ -1,4 +1,4 @@
-"""What tasks print: taken from sys.stdout and sys.stderr, kept until the task's entry is made or a piece is streamed."""
+"""What tasks print: taken from sys.stdout and sys.stderr, kept until the task's entry is made, or streamed."""
 
 import io
 import time

@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -11,7 +12,8 @@ from hpc.transport import Connection, Disconnected
 from hpc.wire.messages import Hello, Message, Refused, Welcome
 from hpc.wire.session import Frame, Peer
 
-FIRST_DELAY_S: Final = 0.02
+# Between attempts to connect: an eighth of the time since the first one, within these limits.
+SHORTEST_DELAY_S: Final = 0.02
 LONGEST_DELAY_S: Final = 2.0
 
 log = logging.getLogger("hpc.engine")
@@ -33,7 +35,7 @@ class Channel:
         self.connection: Connection | None = None
         self.lock = threading.Lock()
         self._dial = dial
-        self._retries = 0
+        self._trying_since = 0.0
 
     def __repr__(self) -> str:
         return f"<Channel {self.peer.hello.channel}, {self.connection!r}>"
@@ -52,8 +54,9 @@ class Channel:
 
     def delay_s(self) -> float:
         """Return how long to wait before the next attempt: longer each time, and never all engines at once."""
-        delay_s = min(FIRST_DELAY_S * 2**self._retries, LONGEST_DELAY_S)
-        self._retries = min(self._retries + 1, 16)
+        now = time.monotonic()
+        self._trying_since = self._trying_since or now
+        delay_s = min(max((now - self._trying_since) / 8, SHORTEST_DELAY_S), LONGEST_DELAY_S)
         return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
     def send(self, message: Message, frames: Iterable[Frame] = ()) -> None:
@@ -79,7 +82,7 @@ class Channel:
         if answers:
             self._transmit(answers)
         if isinstance(message, Welcome):
-            self._retries = 0
+            self._trying_since = 0.0
         if isinstance(message, Refused):
             raise RefusedError(f"the controller refuses this engine: {message.reason}")
         return message

@@ -1,9 +1,9 @@
 """The engine's second thread: responsive while user code runs in the main one."""
 
-import contextlib
 import logging
 import os
 import select
+import signal
 import threading
 import time
 from typing import Final
@@ -20,6 +20,7 @@ from hpc.wire.messages import Goodbye, Interrupt, Message, Output, Revoke, Stop
 FLUSH_S: Final = 0.002
 # Text of a task is sent while the task runs if it takes longer than this, and then this often.
 STREAM_S: Final = 0.05
+LONGEST_LOOK_S: Final = 0.1
 # After the last activity the thread looks once more before it sleeps without a time-out: the next bundle is spared a
 # wake-up while bundles keep coming.
 LINGER_S: Final = 0.002
@@ -31,7 +32,7 @@ log = logging.getLogger("hpc.engine")
 
 
 class Control(threading.Thread):
-    """Owns the control channel: revokes, interrupts, stops, output while a task runs, results that a slow task delays."""
+    """Owns the control channel: revokes, interrupts, stops, output; sends results that a slow task delays."""
 
     def __init__(self, channel: Channel, work: Channel, place: Workplace, bell: Bell, lease_s: float) -> None:
         super().__init__(name="hpc-control", daemon=True)
@@ -51,7 +52,7 @@ class Control(threading.Thread):
         return f"<Control {self._channel!r}>"
 
     def release(self, timeout_s: float) -> None:
-        """Let the thread end: it says goodbye if that is still to be done, and closes its channel. For the main thread."""
+        """Let the thread end; it says goodbye first if that is still to be done. For the main thread."""
         self._released = True
         self._bell.ring()
         self.join(timeout_s)
@@ -59,20 +60,22 @@ class Control(threading.Thread):
     def run(self) -> None:
         """Serve until released; the process ends if the main thread does not get there in time."""
         try:
-            while not self._done():
-                self._wait(self._timeout_s())
-                self._receive()
-                if self._place.interrupts.leaving:
-                    self._leave()
-                else:
-                    self._serve_main_thread()
+            self._serve()
         except RefusedError as error:
-            self._end(str(error))
+            self._place.interrupts.leave(str(error))
         except Exception as error:
             log.exception("the control thread fails")
-            self._end(f"the control thread failed: {error!r}")
-        finally:
-            self._channel.drop()
+            self._place.interrupts.leave(f"the control thread failed: {error!r}")
+        while not self._done():
+            self._leave()
+            self._wait(NUDGE_S)
+        self._channel.drop()
+
+    def _serve(self) -> None:
+        while not self._place.interrupts.leaving and not self._released:
+            self._wait(self._timeout_s())
+            self._receive()
+            self._serve_main_thread()
 
     # ------------------------------------------------------------ waiting
 
@@ -84,22 +87,25 @@ class Control(threading.Thread):
                 timeout_s = 0
             poll.register(connection.fileno(), select.POLLIN)
         ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        if any(fd == self._bell.fd for fd, _ in ready):
-            self._bell.hush()
+        if any(fd == self._bell.fd for fd, _ in ready) and signal.SIGTERM in self._bell.hush():
+            # Python's own handler waits until the main thread is back from C, which may never be.
+            self._place.interrupts.leave("SIGTERM")
 
     def _timeout_s(self) -> float | None:
         """Return when the next thing is due; None disarms: somebody has to ring the bell then."""
         ledger, capture, now = self._place.ledger, self._place.capture, time.time()
-        if self._place.interrupts.leaving:
-            return NUDGE_S
         due = []
         with ledger.lock:
             if ledger.held:
                 due.append(ledger.held_since + FLUSH_S - now)
             if ledger.slice is not None and not ledger.slice.stuck:
-                due.append(ledger.slice.started + FLUSH_S - now)
+                # Items that turn out to take seconds need no look every millisecond.
+                age_s = max(0.0, now - ledger.slice.started)
+                due.append(FLUSH_S - age_s if age_s < FLUSH_S else min(age_s / 4, LONGEST_LOOK_S))
             if capture and capture.active:
-                due.append(max(ledger.running_since, self._streamed_at) + STREAM_S - now if not capture.crowded else 0.0)
+                due.append(
+                    max(ledger.running_since, self._streamed_at) + STREAM_S - now if not capture.crowded else 0.0
+                )
             if not due and ledger.runs == self._runs:
                 ledger.armed = False
             elif not due:
@@ -148,7 +154,7 @@ class Control(threading.Thread):
         elif not self._alone_since:
             self._alone_since = now
         elif now - self._alone_since > self._lease_s:
-            self._end(f"no controller for {self._lease_s:g} s")
+            self._place.interrupts.leave(f"no controller for {self._lease_s:g} s")
 
     def _handle(self, message: Message) -> None:
         if type(message) is Revoke:
@@ -156,9 +162,9 @@ class Control(threading.Thread):
         elif type(message) is Interrupt:
             self._place.interrupts.interrupt_task()
         elif type(message) is Stop:
-            self._end(message.reason)
+            self._place.interrupts.leave(message.reason)
         elif type(message) is Goodbye:
-            self._end(f"the controller has left: {message.reason}")
+            self._place.interrupts.leave(f"the controller has left: {message.reason}")
 
     # ------------------------------------------------------------ the main thread
 
@@ -201,33 +207,25 @@ class Control(threading.Thread):
 
     # ------------------------------------------------------------ the end
 
-    def _end(self, reason: str) -> None:
-        self._place.interrupts.leave(reason)
-
     def _done(self) -> bool:
         return self._released and (bool(self._goodbye_at) or not self._place.interrupts.leaving)
 
     def _leave(self) -> None:
+        """Say goodbye, then see that the main thread leaves."""
         interrupts, now = self._place.interrupts, time.monotonic()
         if not self._goodbye_at:
             self._goodbye_at = now
             self._place.ledger.close()
             log.info("leaving: %s", interrupts.leaving)
             self._channel.send(Goodbye(interrupts.leaving))
-            interrupts.leave(interrupts.leaving)
-        elif self._released:
-            return
         elif now > self._goodbye_at + GRACE_S:
             log.warning("user code does not end within %g s, ending the process under it", GRACE_S)
             logging.shutdown()
             os._exit(0)
-        elif interrupts.waiting:
-            interrupts.leave(interrupts.leaving)  # the first one came just before the system call
+        else:
+            interrupts.leave(interrupts.leaving)  # the first nudge may have come just before the system call
 
 
 def _pack(values: object) -> tuple[bytes, list[object]]:
     payload, buffers = pack_value(values)
     return payload, own(buffers)
-
-
-_ = contextlib

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM in an engine: end the user's task, end the engine, or do nothing, but never break the loop."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -60,7 +61,7 @@ class Interrupts:
             signal.pthread_kill(self._main, signal.SIGINT)
 
     def leave(self, reason: str) -> None:
-        """Ask the main thread to end; callable from any thread, and again: a signal may hit just before a system call."""
+        """Ask the main thread to end. From any thread, and again: a signal may hit just before a system call."""
         if not self.leaving:
             self.leaving = reason
         elif not self.waiting:
@@ -113,13 +114,13 @@ class Bell:
         except BlockingIOError:  # full: it rings already
             return
 
-    def hush(self) -> None:
-        """Make `fd` unreadable until the next `ring`."""
-        try:
-            while len(os.read(self.fd, 512)) == 512:
-                pass
-        except BlockingIOError:
-            return
+    def hush(self) -> bytes:
+        """Make `fd` unreadable until the next `ring`; return what was written: zeros, and the numbers of signals."""
+        heard = b""
+        with contextlib.suppress(BlockingIOError):
+            while len(heard) % 512 == 0:
+                heard += os.read(self.fd, 512)
+        return heard
 
     def close(self) -> None:
         """Close both ends."""

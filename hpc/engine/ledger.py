@@ -75,7 +75,7 @@ class Slice:
 class Ledger:
     """The run that is under way, held results, decided offsets. All methods lock, except where they say otherwise."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.lock = threading.Lock()
         self.armed = False  # the control thread has a time-out set
         self.runs = 0
@@ -87,7 +87,6 @@ class Ledger:
         self.running_since = 0.0
         self.streamed = 0  # how many pieces of its output have left
         self.key: Key | None = None
-        self._wake = wake
         self._start = self._next = self._stop = 0
         self._later: list[Range] = []
         self._decided: dict[Key, list[Range]] = {}
@@ -342,10 +341,5 @@ def _clipped(ranges: Iterable[Range], start: int, stop: int) -> Iterable[Range]:
 def _without(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
     left = [(a, b) for a, b in ranges if a < b]
     for start, stop in holes:
-        left = [
-            piece
-            for a, b in left
-            for piece in ((a, min(b, start)), (max(a, stop), b))
-            if piece[0] < piece[1]
-        ]
+        left = [piece for a, b in left for piece in ((a, min(b, start)), (max(a, stop), b)) if piece[0] < piece[1]]
     return left

@@ -54,6 +54,7 @@ class Loop:
                 message = self._channel.take(frames)
                 if message is not None:
                     self._handle(message, frames)
+                del message, frames  # arrays in them are not to live until the next message
                 if self._place.interrupts.leaving:
                     raise Leave(self._place.interrupts.leaving)
 

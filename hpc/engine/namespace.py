@@ -21,6 +21,7 @@ class EngineId(int):
     __slots__ = ()
 
     def __call__(self, obj: object, /) -> int:
+        """Do what the built-in function does."""
         return builtins.id(obj)
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:

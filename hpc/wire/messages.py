@@ -13,45 +13,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = [
-    "Abort",
-    "Ack",
-    "Answer",
-    "Define",
-    "Delivered",
-    "Delivery",
-    "End",
-    "EndReason",
-    "Ended",
-    "EngineInfo",
-    "EngineRow",
-    "Engines",
-    "Entry",
-    "Exited",
-    "Goodbye",
-    "Group",
-    "Hello",
-    "Identify",
-    "Interrupt",
-    "Kind",
-    "Message",
-    "Need",
-    "Options",
-    "Output",
-    "Query",
-    "Refused",
-    "Results",
-    "Revoke",
-    "Revoked",
-    "Run",
-    "Shutdown",
-    "Start",
-    "Status",
-    "Stop",
-    "Submit",
-    "Welcome",
-]
-
 
 class Message(msgspec.Struct, array_like=True):
     """What travels in the first frame."""

@@ -345,8 +345,8 @@ class BrainModel(RuleBasedStateMachine):
         last = FakeEngine(m.EngineInfo("last", "last", 0, 1, "other", 1, 1, "boot"))
         self.connect(last, "work")
         self.connect(last, "control")
-        for _ in range(100_000):
-            if not any(e.runs or e.mail for e in self.engines.values()):
+        for _ in range(500):
+            if not any(e.runs or e.mail or e.stopped for e in self.engines.values()):
                 break
             for fake in list(self.engines.values()):
                 while fake.mail:
@@ -366,6 +366,8 @@ class BrainModel(RuleBasedStateMachine):
                     self.do(ev.EngineSaid(fake.id, fake.finish(50, False)))
             self.now += 0.01
             self.do(ev.Tick())
+        else:
+            raise AssertionError(f"the work goes round in circles: {self.brain}, {list(self.brain.registry.engines.values())}")
         for fake in list(self.engines.values()):
             if fake.id in self.engines and not self.brain.registry.engines[fake.id].group.visible:
                 self.do(ev.EngineDied(fake.id, 15, -1))
@@ -376,7 +378,7 @@ class BrainModel(RuleBasedStateMachine):
 
 TestBrainModel = BrainModel.TestCase
 TestBrainModel.settings = settings(
-    max_examples=120,
+    max_examples=300,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],

@@ -10,7 +10,7 @@ import click
 from hpc.cli.commands.options import fail, name_option
 from hpc.cli.commands.status import choose
 from hpc.cluster.record import LOGS
-from hpc.security.connection import base_dir
+from hpc.security.folders import clusters_dir
 
 
 @click.command("logs")
@@ -29,7 +29,7 @@ def command(name: str, follow: bool, lines: int, which: tuple[str, ...]) -> None
     The logs of a cluster that failed stay until the next one of its name starts.
     """
     entry = choose(name)
-    directory = entry.directory / LOGS if entry else base_dir() / "clusters" / (name or "default") / LOGS
+    directory = entry.directory / LOGS if entry else clusters_dir() / (name or "default") / LOGS
     if not directory.is_dir():
         fail(f"there are no logs: no such directory as {directory}")
     follower = Follower(directory, lines=lines, which=which)

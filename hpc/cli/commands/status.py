@@ -75,7 +75,7 @@ def _ask(entry: Entry, timeout_s: float, controller: dict[str, Any]) -> list[dic
     """Return the engines, and complete what is known of the controller by what it says of itself."""
     from hpc.cluster.link import Monitor
     from hpc.errors import ConnectError
-    from hpc.security.connection import ConnectionInfo
+    from hpc.security.info import ConnectionInfo
 
     if entry.info is None:
         raise ConnectError(f"cluster {entry.name!r} is {entry.state}: its controller does not listen yet")

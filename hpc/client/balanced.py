@@ -1,0 +1,138 @@
+"""Work for whichever engine is free."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from hpc.client import columns
+from hpc.client.asyncresult import AsyncResult
+from hpc.client.baseview import View
+from hpc.client.bundle import Part, Placement
+from hpc.client.calls import digest_of, dump_call
+from hpc.client.groupresult import GroupResult
+from hpc.client.mapresult import MapResult
+from hpc.client.parts import join, split
+from hpc.errors import ranges
+from hpc.partition import Distribution
+from hpc.wire import messages as m
+from hpc.wire import objects
+
+if TYPE_CHECKING:
+    from hpc.client.remote import RemoteController
+
+
+class LoadBalancedView(View):
+    """A view that gives tasks to engines as they become free.
+
+    Attributes
+    ----------
+    targets : list of int or None
+        The engines that may be used; None for all, also those that come later.
+    retries : int
+        How often a task that failed, or whose engine was lost, is tried again.
+    """
+
+    def __init__(
+        self, rc: "RemoteController", targets: list[int] | None = None, *, retries: int = 0, block: bool = True
+    ) -> None:
+        super().__init__(rc, block)
+        self._targets = targets
+        self._retries = retries
+        self._placement = Placement(None)
+        self._settle()
+
+    def __repr__(self) -> str:
+        where = "all engines" if self._targets is None else f"engines {ranges(sorted(self._targets))}"
+        return f"<LoadBalancedView of {where}{f', {self._retries} retries' if self._retries else ''}>"
+
+    def _settle(self) -> None:
+        options = m.Options(retries=self._retries) if self._retries else None
+        self._placement = Placement(None, options, self._targets)
+
+    @property
+    def targets(self) -> list[int] | None:
+        """The engines that may be used; None for all."""
+        return self._targets
+
+    @targets.setter
+    def targets(self, targets: int | Iterable[int] | str | None) -> None:
+        self._targets = None if targets is None or targets == "all" else self._rc._ids_of(targets)
+        self._settle()
+
+    @property
+    def retries(self) -> int:
+        """How often a task is tried again."""
+        return self._retries
+
+    @retries.setter
+    def retries(self, retries: int) -> None:
+        if retries < 0:
+            raise ValueError(f"retries must not be negative: {retries}")
+        self._retries = retries
+        self._settle()
+
+    def __len__(self) -> int:
+        return len(self._rc.ids) if self._targets is None else len(self._targets)
+
+    # ------------------------------------------------------------ calls
+
+    def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
+        """Call ``f(*args, **kwargs)`` on a free engine; return the result at once."""
+        link = self._rc._connected()
+        digest, name = digest_of(link, f)
+        result = AsyncResult(link, name)
+        link.outbox.submit(self._placement, digest, dump_call(args, kwargs), result)
+        return result
+
+    def map_async(
+        self,
+        f: Callable[..., Any],
+        /,
+        *sequences: Iterable[Any],
+        chunksize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        **_: Any,
+    ) -> MapResult:
+        """Call ``f`` with the items of the sequences; return the result at once.
+
+        Parameters
+        ----------
+        chunksize : int, optional
+            Items that travel together; by default what suits their number and that of the engines.
+        ordered : bool
+            Whether values are in the order of the items, or in the order in which they come.
+        return_exceptions : bool
+            Whether exceptions stand among the values; else the first one is raised once all items have ended.
+        """
+        link = self._link
+        pieces = columns.pieces(sequences, max(1, len(self)), chunksize)
+        digest, name = digest_of(link, f)
+        result = MapResult(link, f"map {name}", ordered=ordered, return_exceptions=return_exceptions)
+        base = 0
+        for piece in pieces:
+            count = columns.length(piece)
+            result.expect(count)
+            link.outbox.submit_span(self._placement, digest, objects.dumps(piece), Part(result, count, base))
+            base += count
+        result.complete()
+        return result
+
+    def _apply_parts(
+        self, f: Callable[..., Any], sequences: tuple[Any, ...], dist: Distribution = "block", **_: Any
+    ) -> AsyncResult:
+        link = self._link
+        n = max(1, len(self))
+        divided = [split(sequence, n, dist, 0, False) for sequence in sequences]
+        layout = divided[0][1]
+        digest, name = digest_of(link, f)
+        result = GroupResult(link, name, list(range(n)), lambda values: join(values, layout))
+        for base in range(n):
+            body = dump_call(tuple(parts[base] for parts, _ in divided), {})
+            link.outbox.submit_each(self._placement, digest, body, Part(result, 1, base))
+        return result
+
+    # ------------------------------------------------------------ control
+
+    def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
+        """End tasks that no engine has begun: those of the given results, by default all load-balanced ones."""
+        self._rc._abort(results, None)

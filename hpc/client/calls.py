@@ -1,0 +1,42 @@
+"""Function calls as frames."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hpc.wire import objects
+from hpc.wire.session import Frame
+
+if TYPE_CHECKING:
+    from hpc.client.link import Link
+
+_PLAIN = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, NotImplementedError)
+
+EXECUTE, RUN, PUSH, PULL = b"!execute", b"!run", b"!push", b"!pull"
+
+
+def dump_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
+    """Return the frames of ``(args, kwargs)``: the pickle, then large buffers.
+
+    Plain pickle without the care for large buffers comes first: it is enough for most calls, and three times faster.
+
+    Raises
+    ------
+    SerializationError
+        An argument cannot be pickled; the message names it.
+    """
+    try:
+        payload = pickle.dumps((args, kwargs), 5)
+        if len(payload) < objects.OUT_OF_BAND_NBYTES and b"__main__" not in payload:
+            return [payload]
+    except _PLAIN:
+        pass  # the slower way either takes it or says what is wrong
+    return objects.dumps((args, kwargs))
+
+
+def digest_of(link: "Link", function: Callable[..., Any]) -> tuple[bytes, str]:
+    """Return digest and name of a function; the engines will know it when a task needs it."""
+    from hpc.wire.functions import dump_function
+
+    blob = dump_function(function)
+    return link.outbox.define(blob), blob.name

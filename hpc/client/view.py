@@ -1,0 +1,240 @@
+"""Work for certain engines."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpc import partition
+from hpc.client import columns, placement
+from hpc.client.asyncresult import AsyncResult
+from hpc.client.baseview import View
+from hpc.client.bundle import Part
+from hpc.client.calls import EXECUTE, RUN, digest_of, dump_call
+from hpc.client.groupresult import GroupResult
+from hpc.client.mapresult import MapResult
+from hpc.client.parts import Layout, join, split
+from hpc.errors import ranges
+from hpc.partition import Distribution
+from hpc.wire import messages as m
+from hpc.wire import objects
+
+if TYPE_CHECKING:
+    from hpc.client.remote import RemoteController
+
+_numbers = itertools.count(1)
+
+
+class DirectView(View):
+    """A view of certain engines: everything is done on each of them.
+
+    A view of one engine (``rc[0]``) returns values, others return lists in the order of their targets. Where some
+    engines fail, those views raise a `CompositeError`; a view of one engine raises the error itself.
+
+    Parameters
+    ----------
+    targets : int, list of int, or "all"
+        ``"all"`` means the engines that are there when something is done, also those that came later.
+    """
+
+    def __init__(self, rc: "RemoteController", targets: int | list[int] | str, block: bool = True) -> None:
+        super().__init__(rc, block)
+        self._targets = targets
+
+    def __repr__(self) -> str:
+        if isinstance(self._targets, list):
+            return f"<DirectView of engines {ranges(sorted(self._targets)) or 'none'}>"
+        return f"<DirectView of {'all engines' if self._targets == 'all' else f'engine {self._targets}'}>"
+
+    @property
+    def targets(self) -> int | list[int]:
+        """The engine id, or the list of them; of a view of all engines, those that are there now."""
+        if isinstance(self._targets, str):
+            return self._rc.ids
+        return self._targets
+
+    @targets.setter
+    def targets(self, targets: int | Iterable[int] | str) -> None:
+        self._targets = self._rc._targets_of(targets)
+
+    def _choose(self, targets: Any) -> tuple[list[int], bool]:
+        """Return the ids to use, all of which are there, and whether one value is meant."""
+        chosen = self._targets if targets is None else self._rc._targets_of(targets)
+        return self._rc._ids_of(chosen), isinstance(chosen, int)
+
+    def __len__(self) -> int:
+        return 1 if isinstance(self._targets, int) else len(self.targets)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator["DirectView"]:
+        for target in self._choose(None)[0]:
+            yield DirectView(self._rc, target, self.block)
+
+    def _each(self, targets: Any, digest: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
+        ids, single = self._choose(targets)
+        if single:
+            return placement.call_one(self._link, ids[0], digest, (args, kwargs), name)
+        return placement.call_each(self._link, ids, digest, (args, kwargs), name)
+
+    # ------------------------------------------------------------ code
+
+    def execute(self, code: str, targets: Any = None, block: bool | None = None) -> AsyncResult:
+        """Execute statements in the namespace of each engine.
+
+        Returns the result, which holds what was printed (``stdout``); when blocking, once all engines are through.
+        """
+        link = self._link
+        filename = f"<execute {link.peer.hello.session[:4]}-{next(_numbers)}>"
+        result: AsyncResult = self._each(targets, EXECUTE, (code, filename), {}, "execute")
+        self._return(result, block)
+        return result
+
+    def run(self, path: str | Path, targets: Any = None, block: bool | None = None) -> AsyncResult:
+        """Run a script of this machine on each engine, as ``__main__``; returns as `execute` does."""
+        text = Path(path).read_text(encoding="utf-8")
+        compile(text, str(path), "exec", dont_inherit=True)  # a syntax error is found here, once
+        result: AsyncResult = self._each(targets, RUN, (text, str(path)), {}, f"run {path}")
+        self._return(result, block)
+        return result
+
+    def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
+        """Call ``f(*args, **kwargs)`` on each target; return the result at once."""
+        digest, name = digest_of(self._link, f)
+        result: AsyncResult = self._each(None, digest, args, kwargs, name)
+        return result
+
+    # ------------------------------------------------------------ names
+
+    def push(self, names: Mapping[str, Any], targets: Any = None, block: bool | None = None) -> Any:
+        """Bind names on each engine to the objects given."""
+        result = placement.push(self._link, *self._choose(targets), names)
+        return None if self._return(result, block) is not result else result
+
+    def broadcast(self, name: str, obj: Any, targets: Any = None, block: bool | None = None) -> Any:
+        """Bind one name on each engine to the object."""
+        return self.push({name: obj}, targets, block)
+
+    def pull(self, names: str | Sequence[str], targets: Any = None, block: bool | None = None) -> Any:
+        """Return what a name means on the engines; of several names, the list of values of each engine."""
+        ids, single = self._choose(targets)
+        wanted = [names] if isinstance(names, str) else list(names)
+
+        def combine(values: list[list[Any]]) -> Any:
+            chosen = [value[0] for value in values] if isinstance(names, str) else values
+            return chosen[0] if single else chosen
+
+        return self._return(placement.pull(self._link, ids, single, wanted, combine), block)
+
+    def __getitem__(self, name: str) -> Any:
+        if not isinstance(name, str):
+            raise TypeError(f"a view has names, such as v['x']; engines are chosen with rc[{name!r}]")
+        return self.pull(name, block=True)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.push({name: value}, block=True)
+
+    def scatter(
+        self,
+        name: str,
+        sequence: Any,
+        dist: Distribution = "block",
+        flatten: bool = False,
+        targets: Any = None,
+        *,
+        block: bool | None = None,
+        axis: int = 0,
+    ) -> Any:
+        """Divide a sequence among the engines and bind each part to the name.
+
+        Arrays are divided along ``axis``; lists, tuples, strings and bytes stay what they are, ranges and iterables
+        become lists. The first ``len % engines`` parts are one longer. With ``flatten`` a part of one item becomes that
+        item.
+        """
+        ids, single = self._choose(targets)
+        parts, layout = split(sequence, len(ids), dist, axis, flatten)
+        self._rc._layouts[name] = layout
+        result = placement.push_parts(self._link, ids, single, name, parts)
+        return None if self._return(result, block) is not result else result
+
+    def gather(
+        self,
+        name: str,
+        dist: Distribution | None = None,
+        targets: Any = None,
+        *,
+        block: bool | None = None,
+        axis: int | None = None,
+    ) -> Any:
+        """Fetch the parts that have the name on the engines and put them together.
+
+        How is remembered from `scatter`; arguments override it. Of names that were never scattered, arrays are
+        concatenated, and other sequences chained.
+        """
+        layout = self._rc._layouts.get(name, Layout())
+        if dist is not None:
+            partition.check(dist)
+            layout = layout._replace(dist=dist)
+        if axis is not None:
+            layout = layout._replace(axis=axis)
+        result = placement.pull(
+            self._link, *self._choose(targets), [name], lambda values: join([value[0] for value in values], layout)
+        )
+        return self._return(result, block)
+
+    # ------------------------------------------------------------ maps
+
+    def map_async(self, f: Callable[..., Any], /, *sequences: Iterable[Any], **_: Any) -> MapResult:
+        """Call ``f`` with the items of the sequences, contiguous parts of them on each target; return the result."""
+        ids, single = self._choose(None)
+        link = self._link
+        cols: list[Any] = next(columns.pieces(tuple(_sized(s) for s in sequences), 1, _WHOLE), [[]])
+        digest, name = digest_of(link, f)
+        result = MapResult(link, f"map {name}", by_engine=not single)
+        n = columns.length(cols)
+        result.expect(n)
+        for target, piece in zip(ids, partition.slices(n, len(ids)), strict=True):
+            if piece.start == piece.stop:
+                continue
+            body = objects.dumps([column[piece] for column in cols])
+            part = Part(result, piece.stop - piece.start, piece.start)
+            link.outbox.submit_span(link.placement(target), digest, body, part)
+        result.complete()
+        return result
+
+    def _apply_parts(
+        self, f: Callable[..., Any], sequences: tuple[Any, ...], dist: Distribution = "block", **_: Any
+    ) -> AsyncResult:
+        ids, _single = self._choose(None)
+        link = self._link
+        divided = [split(sequence, len(ids), dist, 0, False) for sequence in sequences]
+        layout = divided[0][1]
+        digest, name = digest_of(link, f)
+        result = GroupResult(link, name, ids, lambda values: join(values, layout))
+        for base, target in enumerate(ids):
+            body = dump_call(tuple(parts[base] for parts, _ in divided), {})
+            link.outbox.submit_each(link.placement(target), digest, body, Part(result, 1, base))
+        return result
+
+    # ------------------------------------------------------------ control
+
+    def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None, targets: Any = None) -> None:
+        """End tasks that no engine has begun: those of the given results, by default all of this view's engines."""
+        self._rc._abort(results, self._choose(targets)[0])
+
+    def interrupt(self, targets: Any = None) -> None:
+        """Raise KeyboardInterrupt in what the engines run now."""
+        self._link.order(m.Interrupt(self._choose(targets)[0]))
+
+    def queue_status(self, targets: Any = None) -> dict[int, dict[str, int]]:
+        """Count the tasks of each engine: queued, sent, completed, failed."""
+        return self._rc.queue_status(self._choose(targets)[0])
+
+    def shutdown(self, targets: Any = None) -> None:
+        """End the engines."""
+        self._rc.shutdown(self._choose(targets)[0])
+
+
+_WHOLE = 1 << 62
+
+
+def _sized(sequence: Iterable[Any]) -> Any:
+    return sequence if hasattr(sequence, "__len__") else list(sequence)
