@@ -36,13 +36,18 @@ def main() -> int:
                 rows += importlib.import_module(f"benchmarks.{name}").measure(options.quick)
             except Exception as error:
                 traceback.print_exc()
-                rows.append(Row(name, "", None, note=f"could not run: {type(error).__name__}: {str(error)[:100]}"))
+                rows.append(Row(name, "", None, note=f"could not run: {type(error).__name__}: {first_line(error)}"))
                 failed = True
             print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     print(where, table(rows), sep="\n\n")
     if options.json:
         options.json.write_text(as_json(rows, where) + "\n")
     return int(failed)
+
+
+def first_line(error: Exception) -> str:
+    """Return enough of an error to know it again."""
+    return (str(error).splitlines() or [""])[0][:100]
 
 
 if __name__ == "__main__":

@@ -49,7 +49,6 @@ def main(ip: str, port: int, engine_port: int | None, name: str, log_level: str)
     if note:
         click.echo(f"ipcontroller: {note}", err=True)
     from hpc.controller.server import ControllerOptions, run_controller
-
     from hpc.errors import HpcError
 
     options = ControllerOptions(name=name, ip=ip, port=port, engine_port=engine_port, log_level=log_level)

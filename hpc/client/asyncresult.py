@@ -1,6 +1,5 @@
 """The result of a task, now or later."""
 
-import asyncio
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, _base
@@ -162,6 +161,8 @@ class AsyncResult(Future[Any]):
         raise self._exception
 
     def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio  # 25 ms that a program without coroutines need not spend
+
         return asyncio.wrap_future(self).__await__()
 
     # ------------------------------------------------------------ ending early

@@ -4,9 +4,10 @@ A bundle is registered before it is sent. ``deliver`` is called under the lock o
 the same tasks (after an interrupted receive the controller sends again): the second time changes nothing.
 """
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hpc.client.outcome import Loss, Reply
+from hpc.wire import codec
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
 
@@ -95,41 +96,61 @@ class Bundle:
 
 
 class CallsBundle(Bundle):
-    """Single tasks that are sent together; each has its own result. It grows until it is sent."""
+    """Single tasks that are sent together; each has its own result. It grows until `close`."""
 
-    __slots__ = ("calls", "frames", "functions", "mark", "nbytes", "results", "submitted")
+    __slots__ = ("frames", "functions", "mark", "nbytes", "results", "submitted", "tasks")
 
     def __init__(self, first: int, placement: Placement, submitted: float) -> None:
         super().__init__(first, 0, placement)
         self.submitted = submitted
         self.functions: list[bytes] = []
-        self.calls: list[tuple[int, int, bytes]] = []
-        self.frames: list[Frame] = []
+        self.tasks: list[tuple[tuple[int, int, Any], AsyncResult]] = []
         self.results: list[AsyncResult] = []
+        self.frames: list[Frame] = []
         self.nbytes = 0
         self.mark: Mark | None = None
 
-    def add(self, digest: bytes, payload: bytes, result: "AsyncResult") -> None:
-        """Append a task without buffers."""
+    def add(self, digest: bytes, body: list[Frame], result: "AsyncResult") -> None:
+        """Append a task."""
         functions = self.functions
         try:
             index = functions.index(digest)
         except ValueError:
             index = len(functions)
             functions.append(digest)
-        self.calls.append((index, 0, payload))
-        self.results.append(result)
+        payload = body[0]
         self.nbytes += len(payload)
-        self.count += 1
-        self.left += 1
+        # One call: a signal cannot leave a call without its result behind, which would shift all that follow.
+        self.tasks.append(((index, len(body) - 1, payload), result))
+
+    def close(self) -> tuple[m.Submit, list[Frame], Mark | None]:
+        """Return the message and its body; no task may be added any more. May be called again."""
+        place = self.placement
+        self.results = [result for _, result in self.tasks]
+        self.count = self.left = len(self.tasks)
+        submit = m.Submit(
+            self.first,
+            self.count,
+            m.Kind.CALLS,
+            self.functions,
+            place.targets,
+            self.submitted,
+            place.options,
+            place.eligible,
+        )
+        body = codec.encode_calls([call for call, _ in self.tasks])
+        return submit, [body, *self.frames], self.mark
 
     def deliver(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> None:
         """Hand over how tasks [start, stop) ended."""
-        new = 0
         for result in self.results[start:stop]:
-            new += result._settle(outcome, index)
+            result._settle(outcome, index)
             index += 1
-        self.left -= new
+        self.left -= stop - start
+        if self.left <= 0 or stop > len(self.results):  # some may have come twice
+            self.left = sum(not result.done() for result in self.results)
+        if not self.left:
+            self.tasks = []
 
     def hear(self, offset: int, number: int, stream: str, text: str) -> None:
         """Hand over a piece of output."""

@@ -62,7 +62,7 @@ class GroupResult(AsyncResult):
                 self._outcomes[task] = outcome, index
                 new += 1
             index += 1
-        self._left -= new
+        self._left = self._left - new if new == stop - start else self._outcomes.count(None)
         if self._left == 0 and self._state is PENDING:
             words = [o.status(k) for o, k in filter(None, self._outcomes)]
             self._finish(any(word != "done" for word in words), all(word == "cancelled" for word in words))

@@ -81,9 +81,10 @@ class Inbox:
         elif isinstance(message, m.Output):
             self._output(message)
         elif isinstance(message, m.Answer):
-            request = self.requests.pop(message.request, None)
+            request = self.requests.get(message.request)
             if request is not None:
                 request.value, request.error, request.done = message.value, message.error, True
+                self.requests.pop(message.request, None)
         elif isinstance(message, m.Goodbye):
             self.farewell = ConnectError(
                 f"the cluster was ended ({message.reason})" if message.reason else "the cluster was ended"

@@ -70,7 +70,9 @@ class Line:
         self.roster = Roster()
         self.inbox = Inbox(self.roster)
         self.wake, self.interrupt = Waker(), Waker()
-        self.outbox = Outbox(self.lock, peer, self.inbox.bundles, self.transmit, self.wake.ring)
+        self.outbox = Outbox(
+            self.lock, peer, self.inbox.bundles, transmit=self.transmit, mend=self._mend, wake=self.wake.ring
+        )
         self.watch = Watch()
         self.watch.add(self.wake.fileno())
         self.curious: list[Parker] = []
@@ -147,6 +149,12 @@ class Line:
                 self.interrupt.ring()
                 self.wake.ring()
 
+    def _mend(self) -> None:
+        """Have the connection made anew: what was packed may not have been sent."""
+        conn = self.conn
+        if conn is not None:
+            self.doubt(conn)
+
     # ------------------------------------------------------------ in
 
     def step(self, conn: Connection) -> bool:
@@ -180,7 +188,7 @@ class Line:
             # Half of it may be done. All of it comes again after the resumption, and what is done stays done.
             self.peer.session.received = self._handled
             self.doubt(conn)
-            self.wake_curious()
+            self.startle()
             raise
         if self.inbox.calls:
             self.inbox.run_calls()
@@ -219,12 +227,12 @@ class Line:
         if self.inbox.farewell is not None:
             raise self.inbox.farewell
         if self.curious:
-            self.wake_curious()
+            Line.startle(self)
         if self.inbox.held:
             self.wake.ring()  # the background thread knows the time
 
-    def wake_curious(self) -> None:
-        """Let the threads that wait for anything at all look again."""
+    def startle(self) -> None:
+        """Let threads look again: those that wait for anything at all."""
         with self.lock:
             curious, self.curious = self.curious, []
         for parker in curious:

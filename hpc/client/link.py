@@ -107,8 +107,7 @@ class Link(Line):
             self.inbox.end_all(fault)
         self.interrupt.ring()
         self.wake.ring()
-        self.wake_curious()
-        self.wake_parked()
+        self.startle()
 
     def wait_for_end(self, timeout_s: float) -> None:
         """Wait for the goodbye of the controller; end the link without it when the time is over."""
@@ -229,7 +228,7 @@ class Link(Line):
 
     def pass_on(self) -> None:
         """Wake a thread that waits, to take the role; the background thread if there is something for it to do."""
-        if self.conn is None or self.restless():
+        if self.conn is None or self.restless() or (self.abandoned and not self.inbox.bundles):
             self.wake.ring()
         if self._parked:
             self.wake_parked(1)
@@ -256,6 +255,11 @@ class Link(Line):
             parked, self._parked = self._parked[:n], self._parked[n:]
         for parker in parked:
             parker.wake()
+
+    def startle(self) -> None:
+        """Let all waiting threads look again."""
+        super().startle()
+        self.wake_parked()
 
     def _receive_until(self, done: Callable[[], Any], deadline: float | None) -> bool:
         """Receive until ``done()``, the deadline, or the loss of the connection. The caller has the role."""

@@ -1,6 +1,7 @@
 """The results of a map."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.asyncresult import PENDING, AsyncResult
@@ -46,7 +47,6 @@ class MapResult(AsyncResult):
         self._return_exceptions = return_exceptions
         self._by_engine = by_engine
         self._ranges: dict[int, _Range] = {}
-        self._came: list[_Range] = []
         self._ended = 0
         self._count = 0
         self._complete = False
@@ -83,23 +83,28 @@ class MapResult(AsyncResult):
         """Take outcomes in; for the receiver only."""
         if start in self._ranges:
             return 0
+        count = stop - start
         part = start, stop, outcome, index
         if not isinstance(outcome, Reply) or not outcome.packed:
-            self._failed = self._failed or any(outcome.failed(index + i) for i in range(stop - start))
-        self._came.append(part)
-        self._ranges[start] = part
-        self._ended += stop - start
+            self._failed = self._failed or any(outcome.failed(index + i) for i in range(count))
+        self._ranges[start] = part  # no call between this line and the next: a signal comes before both or after
+        self._ended += count
         self._finish_if_done()
         if self._watchers and self._state is PENDING:  # threads that iterate
             for watcher in list(self._watchers):
                 if hasattr(watcher, "wake"):
                     watcher.wake()
-        return stop - start
+        return count
 
     def _finish_if_done(self) -> None:
         if self._complete and self._ended == self._count and self._state is PENDING:
             words = {part[2].status(part[3]) for part in self._came}
             self._finish(self._failed, words == {"cancelled"})
+
+    @property
+    def _came(self) -> Iterable[_Range]:
+        """The ranges in the order in which they came."""
+        return self._ranges.values()
 
     # ------------------------------------------------------------ values
 
@@ -107,7 +112,7 @@ class MapResult(AsyncResult):
         if self._loaded:
             return self._result
         if self._exception is None:
-            parts = sorted(self._came, key=lambda part: part[0]) if self._ordered else self._came
+            parts = sorted(self._came, key=lambda part: part[0]) if self._ordered else list(self._came)
             if not self._failed or self._return_exceptions:
                 values: list[Any] = []
                 for part in parts:
@@ -169,7 +174,7 @@ class MapResult(AsyncResult):
         def find() -> _Range | None:
             if self._ordered:
                 return self._ranges.get(position)
-            return self._came[taken] if taken < len(self._came) else None
+            return next(islice(self._came, taken, None), None)
 
         self._link.wait(lambda: find() or self.done(), None, self._waiters)
         return find()

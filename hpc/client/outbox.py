@@ -34,6 +34,8 @@ class Outbox:
         The stream that the messages join.
     transmit : callable
         Sends frames over the connection, if there is one. Called with ``sending`` held.
+    mend : callable
+        Has the connection made anew; the session then repeats what was packed.
     wake : callable
         Makes the background thread call `flush` soon.
     """
@@ -43,7 +45,9 @@ class Outbox:
         lock: Any,
         peer: Peer,
         bundles: dict[int, Bundle],
+        *,
         transmit: Callable[[list[Frame]], None],
+        mend: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
         self.sending = threading.Lock()
@@ -51,6 +55,7 @@ class Outbox:
         self.lock = lock
         self._bundles = bundles
         self._transmit = transmit
+        self._mend = mend
         self._wake = wake
         self._queue: deque[tuple[m.Message, Sequence[Frame], Mark | None]] = deque()
         self._open: CallsBundle | None = None
@@ -84,8 +89,8 @@ class Outbox:
             bundle = self._open
             if bundle is not None and bundle.placement is placement and len(body) == 1:
                 result._submitted = bundle.submitted
-                bundle.add(digest, body[0], result)  # type: ignore[arg-type]
-                if bundle.count < MAX_TASKS and bundle.nbytes < MAX_NBYTES:
+                bundle.add(digest, body, result)
+                if len(bundle.tasks) < MAX_TASKS and bundle.nbytes < MAX_NBYTES:
                     return
                 self._close()
             else:
@@ -94,13 +99,12 @@ class Outbox:
                 now = time.time()
                 bundle = CallsBundle(number, placement, now)
                 result._submitted = now
-                bundle.add(digest, body[0], result)  # type: ignore[arg-type]
+                bundle.add(digest, body, result)
                 if len(body) == 1 and self._bundles and time.monotonic() - self._last_sent < BURST_S:
                     self._open = self._bundles[number] = bundle
                     self._wake()
                     return
                 if len(body) > 1:
-                    bundle.calls[0] = (0, len(body) - 1, bundle.calls[0][2])
                     bundle.frames = body[1:]
                     bundle.mark = result._mark = Mark()
                 self._bundles[number] = self._open = bundle
@@ -139,21 +143,10 @@ class Outbox:
         bundle = self._open
         if bundle is None:
             return
-        place = bundle.placement
-        submit = m.Submit(
-            bundle.first,
-            bundle.count,
-            m.Kind.CALLS,
-            bundle.functions,
-            place.targets,
-            bundle.submitted,
-            place.options,
-            place.eligible,
-        )
-        self._queue.append((submit, (codec.encode_calls(bundle.calls), *bundle.frames), bundle.mark))
-        self._open = None
-        bundle.calls = []
-        bundle.frames = []
+        item = bundle.close()
+        append = self._queue.append
+        self._open = None  # no call between this line and the next: see the remark on Ctrl-C in `hpc.client.line`
+        append(item)
 
     # ------------------------------------------------------------ sending
 
@@ -188,17 +181,11 @@ class Outbox:
                     if packed is not None:
                         self._transmit(packed)
                 except BaseException:
-                    # Ctrl-C between any two calls above: packed is packed, and will be sent after the reconnection.
+                    # Ctrl-C between any two calls above: packed is packed, and is repeated over a new connection.
+                    self._mend()
                     if session.sent != before and queue and queue[0][0] is message:
                         queue.popleft()
                         if mark is not None:
                             mark.seq = session.sent
                     raise
         self._last_sent = time.monotonic()
-
-    def forget_session(self) -> None:
-        """Begin anew with a controller that knows nothing of this session."""
-        with self.lock:
-            self._open = None
-            self._queue.clear()
-            self._defined.clear()

@@ -21,6 +21,7 @@ from hpc.wire import codec, failures, objects
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
 
+
 class Cancelled(TaskAborted, CancelledError):  # noqa: N818 - as its bases
     """The task was aborted before it ran; for `concurrent.futures` it is cancelled."""
 

@@ -33,11 +33,14 @@ class Waker:
 
     def quiet(self) -> None:
         """Take the rings away. What they were about must be looked at afterwards."""
-        self._rung = False
         try:
             os.read(self._reading, 4096)
         except (BlockingIOError, OSError):
             return
+        finally:
+            # Last: a ring before this line writes nothing, but who called quiet() has not looked yet. The other way
+            # round a ring could be read away with its mark left standing, and no ring would be heard ever after.
+            self._rung = False
 
     def __del__(self) -> None:
         for fd in (self._reading, self._writing):

@@ -1,12 +1,12 @@
 """How a supervisor, or a command, talks to the controller: as its launcher, or as a monitor that only looks."""
 
 import getpass
-import importlib.metadata
 import os
 import socket
 import uuid
 from typing import Any, Final
 
+from hpc import __version__
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
 from hpc.security.info import ConnectionInfo
@@ -82,7 +82,7 @@ class Monitor:
         self._peer = Peer(
             m.Hello(
                 protocol=codec.PROTOCOL,
-                software=importlib.metadata.version("hpc"),
+                software=__version__,
                 role="monitor",
                 session=uuid.uuid4().hex,
                 channel="",

@@ -37,6 +37,7 @@ class Mpirun(NamedTuple):
         if self.flavour == "Open MPI":
             policies = {"OMPI_MCA_rmaps_base_oversubscribe": "1"}  # up to version 4
             policies["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"  # from version 5 on
+            policies["OMPI_MCA_btl"] = "^ofi"  # looks for networks, for a second: on one machine there is none to find
             if n > default_n():
                 policies["OMPI_MCA_hwloc_base_binding_policy"] = "none"
                 policies["PRTE_MCA_hwloc_default_binding_policy"] = "none"

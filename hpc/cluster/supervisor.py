@@ -70,11 +70,12 @@ class Supervisor:
         self._watch: Watch | None = None
         self._give_up_at = time.monotonic() + options.start_timeout_s
         self._term_at = self._kill_at = float("inf")
+        # Before anything is there that a signal could leave behind.
+        self._signals = processes.Signals((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self.record, self._name_note = record.claim(options)
         self._logs = Path(self.record.logs)
         self._take_over_output()
         self._selector = selectors.DefaultSelector()
-        self._signals = processes.Signals((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         processes.adopt_orphans()
 
     def __repr__(self) -> str:
@@ -108,7 +109,11 @@ class Supervisor:
         self._link = LauncherLink(mine)
 
         def run() -> int:
-            return run_controller(options, launcher=theirs)
+            try:
+                return run_controller(options, launcher=theirs)
+            except (HpcError, OSError) as error:  # a port that is taken, say: no traceback is needed to understand it
+                print(error, file=sys.stderr)
+                return 1
 
         # When the supervisor dies the controller, unlike the engines, is asked: it has engines to end, files to remove.
         self._controller = self._fork("controller", "controller", run, signal.SIGTERM)

@@ -52,6 +52,7 @@ class Brain:
             ev.EngineSaid: self._engine_said,
             ev.EngineDied: self._engine_died,
             ev.ProcessEnded: self._process_ended,
+            ev.Closing: self._closing,
             ev.Tick: self._tick,
         }
         self._from_client: dict[type, Callable[[Client, Any, ev.Frames, float], None]] = {
@@ -81,10 +82,11 @@ class Brain:
         ProtocolError
             A message makes no sense; nothing has changed.
         """
-        self._on_event[type(event)](event, now)
-        actions = self.out.copy()
-        self.out.clear()
-        return actions
+        try:
+            self._on_event[type(event)](event, now)
+            return self.out.copy()
+        finally:
+            self.out.clear()
 
     def next_timeout(self, now: float) -> float | None:
         """Return in how many seconds a `Tick` is due, None if time alone will change nothing."""
@@ -205,7 +207,8 @@ class Brain:
             return
         self.out.append(ev.Tell(client.number, m.Answer(shutdown.request, [engine.id for engine in engines])))
         for engine in engines:
-            self.membership.stop(engine, "a client asked for it")
+            if not engine.stopping:
+                self.membership.stop(engine, "a client asked for it")
         if shutdown.controller:
             self.out.append(ev.Quit("a client asked for it"))
 
@@ -251,6 +254,11 @@ class Brain:
     def _goodbye(self, engine: Engine, goodbye: m.Goodbye, frames: ev.Frames, now: float) -> None:
         detail = f"said goodbye: {goodbye.reason}" if goodbye.reason else "said goodbye"
         self.membership.lose(engine, m.EndReason.GOODBYE, detail, now)
+
+    def _closing(self, event: ev.Closing, now: float) -> None:
+        for engine in self.registry.engines.values():
+            if not engine.stopping:
+                self.membership.stop(engine, event.reason)
 
     # ------------------------------------------------------------ time
 

@@ -80,12 +80,27 @@ class ProcessEnded(_Noun, frozen=True):
     detail: str = ""
 
 
+class Closing(_Noun, frozen=True):
+    """The controller is about to end, and its engines with it."""
+
+    reason: str
+
+
 class Tick(_Noun, frozen=True):
     """Nothing happened, but the time given by `Brain.next_timeout` has come."""
 
 
 Event: TypeAlias = (
-    ClientCame | ClientGone | ClientSaid | EngineCame | EngineCut | EngineSaid | EngineDied | ProcessEnded | Tick
+    ClientCame
+    | ClientGone
+    | ClientSaid
+    | EngineCame
+    | EngineCut
+    | EngineSaid
+    | EngineDied
+    | ProcessEnded
+    | Closing
+    | Tick
 )
 
 # ---------------------------------------------------------------- actions

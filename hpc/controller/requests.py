@@ -48,7 +48,8 @@ def status(brain: "Brain") -> dict[str, Any]:
         "controller": dict(brain.facts),
         "engines": engines,
         "incomplete_groups": incomplete,
-        "clients": len(brain.clients),
+        # Number 0 is the launcher.
+        "clients": sum(number > 0 for number in brain.clients),
         "waiting": n_waiting(brain),
     }
 

@@ -22,6 +22,7 @@ class Capture:
 
     def __init__(self, originals: Sequence[TextIO | None], on_output: Callable[[], None]) -> None:
         self.active = False
+        self.in_child = False
         self._pieces: deque[tuple[int, str]] = deque()
         self._backlog = 0
         self._on_output = on_output
@@ -32,7 +33,8 @@ class Capture:
         return f"<Capture {'on' if self.active else 'off'}, {len(self._pieces)} pieces wait>"
 
     def __bool__(self) -> bool:
-        return bool(self._pieces)
+        """Say whether the end of a task has anything to see to here."""
+        return bool(self._pieces) or self.in_child
 
     @property
     def crowded(self) -> bool:
@@ -68,6 +70,7 @@ class Capture:
     def forked(self) -> None:
         """Let go in a forked child: it is no engine, and what the parent's task printed is not its own."""
         self.active = False
+        self.in_child = True
         self._pieces.clear()
 
 

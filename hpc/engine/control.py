@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from hpc.engine.channel import Channel, RefusedError
-from hpc.engine.interrupts import Bell
+from hpc.engine.interrupts import REPEAT_S, Bell
 from hpc.engine.results import own, pack_value, transmission
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
@@ -75,6 +75,8 @@ class Control(threading.Thread):
         while not self._place.interrupts.leaving and not self._released:
             self._wait(self._timeout_s())
             self._receive()
+            if self._place.interrupts.pending:
+                self._place.interrupts.repeat()
             self._serve_main_thread()
 
     # ------------------------------------------------------------ waiting
@@ -111,6 +113,8 @@ class Control(threading.Thread):
             elif not due:
                 due.append(LINGER_S)
             self._runs = ledger.runs
+        if self._place.interrupts.pending:
+            due.append(REPEAT_S)
         if self._channel.connection is None:
             due.append(self._retry_at - time.monotonic())
         elif self._channel.connection.route == "tcp":

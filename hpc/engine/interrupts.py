@@ -1,12 +1,19 @@
 """SIGINT and SIGTERM in an engine: end the user's task, end the engine, or do nothing, but never break the loop."""
 
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Final
+
+# How long to wait for a handler before the signal is sent again.
+REPEAT_S: Final = 0.05
+
+_OURS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Leave(BaseException):
@@ -21,7 +28,7 @@ class Interrupts:
     that at most one of the two is set when a handler looks. Everywhere else a handler only leaves a note.
     """
 
-    __slots__ = ("_main", "_requested", "_say", "in_task", "interrupted", "leaving", "on_leave", "waiting")
+    __slots__ = ("_main", "_say", "_sent_at", "in_task", "interrupted", "leaving", "on_leave", "pending", "waiting")
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.in_task = False
@@ -29,7 +36,8 @@ class Interrupts:
         self.interrupted = False  # the task's KeyboardInterrupt was asked for by a client
         self.leaving = ""  # the reason, once the engine is to end
         self.on_leave: Callable[[], None] = lambda: None
-        self._requested = False
+        self.pending = False  # a signal was sent whose handler has not run yet
+        self._sent_at = -math.inf
         self._main = threading.main_thread().ident or 0
         self._say = say
 
@@ -42,9 +50,7 @@ class Interrupts:
 
         Call in the main thread. Returns what puts everything back.
         """
-        before: list[tuple[int, Any]] = [
-            (signum, signal.signal(signum, self._handle)) for signum in (signal.SIGINT, signal.SIGTERM)
-        ]
+        before: list[tuple[int, Any]] = [(signum, signal.signal(signum, self._handle)) for signum in _OURS]
         before_fd = signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
 
         def restore() -> None:
@@ -54,36 +60,66 @@ class Interrupts:
 
         return restore
 
+    def before_fork(self) -> None:
+        """Hold signals back: a child that got one at once would write it to the wake-up pipe of its parent."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+
+    def after_fork(self) -> None:
+        """Let signals through again, in the parent."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
+
+    def forked(self) -> None:
+        """Give the signals of a forked child back to the system."""
+        signal.set_wakeup_fd(-1)
+        for signum, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(signum) == self._handle:
+                signal.signal(signum, default)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
+
     def interrupt_task(self) -> None:
         """Raise KeyboardInterrupt in the user code that runs, if any does. For the control thread."""
         if self.in_task:
-            self._requested = True
-            signal.pthread_kill(self._main, signal.SIGINT)
+            self.pending = True
+            self._send()
 
     def leave(self, reason: str) -> None:
-        """Ask the main thread to end. From any thread, and again: a signal may hit just before a system call."""
+        """Ask the main thread to end, which unwinds user code once. From any thread; call it again until it works."""
         if not self.leaving:
             self.leaving = reason
-        elif not self.waiting:
-            return  # user code that cleans up is interrupted once, not again and again
+            self.pending = True
+        if self.pending or self.waiting:
+            self._send()
+
+    def repeat(self) -> None:
+        """Signal again if the last one came just before a system call and did not end it. For the control thread."""
+        if not self.in_task and not self.leaving:
+            self.pending = False
+        elif self.pending and time.monotonic() > self._sent_at + REPEAT_S / 2:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent_at = time.monotonic()
         signal.pthread_kill(self._main, signal.SIGINT)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        requested, self._requested = self._requested, False
+        asked, self.pending = self.pending, False
         if self.leaving:
-            pass  # the nudge of `leave`
-        elif requested:
+            pass
+        elif asked:
             if self.in_task:
                 self.interrupted = True
                 raise KeyboardInterrupt
             return  # the task ended just before
+        elif signum == signal.SIGINT and time.monotonic() < self._sent_at + 10 * REPEAT_S:
+            return  # a repetition that turned out to be one too many
         elif signum == signal.SIGINT and self.in_task:
             self._say("the running task gets a KeyboardInterrupt; Ctrl-C while the engine is idle ends the engine")
             raise KeyboardInterrupt
         else:
             self.leaving = signal.Signals(signum).name
             self.on_leave()
-        if self.in_task:
+            asked = True
+        if self.in_task and asked:  # user code that cleans up is not interrupted again
             raise KeyboardInterrupt
         if self.waiting:
             raise Leave(self.leaving)

@@ -192,6 +192,10 @@ class Ledger:
             self.key = None
             self.running = -1
 
+    def forked(self) -> None:
+        """Replace the lock in a forked child: the other thread, which may have held it, is not there."""
+        self.lock = threading.Lock()
+
     def close(self) -> None:
         """Let nothing more begin: the engine is about to leave."""
         with self.lock:

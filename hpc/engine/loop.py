@@ -69,7 +69,7 @@ class Loop:
                 try:
                     frames = connection.recv()
                 except (Disconnected, ProtocolError) as error:
-                    log.warning("%s", error)
+                    log.info("%s", error)
                     self._channel.drop()
                     continue
                 if frames is not None:

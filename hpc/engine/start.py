@@ -2,7 +2,6 @@
 
 import getpass
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hpc import __version__
 from hpc.engine import current
 from hpc.engine.about import engine_info
 from hpc.engine.capture import Capture
@@ -143,6 +143,9 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     loop = Loop(work, place, identity, options.lease_s)
     helper = Control(control, work, place, bell, options.lease_s)
     current.engine = identity
+    os.register_at_fork(before=interrupts.before_fork, after_in_parent=interrupts.after_fork)
+    for forked in (capture.forked, ledger.forked, interrupts.forked):
+        os.register_at_fork(after_in_child=forked)
     with _taken_over(bell, interrupts, capture, namespace):
         try:
             _first_connection(work, interrupts, options.wait_s)
@@ -161,10 +164,9 @@ def _serve(options: EngineOptions, membership: Any) -> int:
 def _hello(membership: Any) -> Any:
     uuid = os.urandom(16).hex()
     info = engine_info(uuid, membership)
-    software = importlib.metadata.version("hpc")
 
     def hello(channel: str) -> Hello:
-        return Hello(PROTOCOL, software, "engine", uuid, channel, 0, info.host, info.pid, getpass.getuser(), info)
+        return Hello(PROTOCOL, __version__, "engine", uuid, channel, 0, info.host, info.pid, getpass.getuser(), info)
 
     return hello
 
@@ -172,7 +174,6 @@ def _hello(membership: Any) -> Any:
 @contextmanager
 def _taken_over(bell: Bell, interrupts: Interrupts, capture: Capture, namespace: Namespace) -> Iterator[None]:
     streams = sys.stdout, sys.stderr
-    os.register_at_fork(after_in_child=capture.forked)
     namespace.install()
     restore_signals = interrupts.install(bell.write_fd)
     sys.stdout, sys.stderr = capture.streams

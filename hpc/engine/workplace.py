@@ -1,5 +1,6 @@
 """What the runners of calls and of spans share."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ class Workplace:
 
     def add_output(self, first: Entry, last: Entry) -> None:
         """Give what was printed to the entries of a task, or of the slice of a span: pieces sent, text that was not."""
+        if self.capture.in_child:
+            # User code forked, and the child comes out of the task: it must not go on as a second engine.
+            os._exit(last.status)
         with self.ledger.lock:
             pieces = self.capture.take()
             first.n_outputs, self.ledger.streamed = self.ledger.streamed, 0

@@ -37,6 +37,9 @@ class Connection(ABC):
     def send(self, frames: Sequence[Frame]) -> None:
         """Send a transmission; return when it is handed over. Large frames must not change until acknowledged.
 
+        While a ``tcp`` connection is down nothing is sent, and nothing raised: the next one begins with an
+        identification, and then the session sends again what was not received.
+
         Raises
         ------
         Disconnected

@@ -60,27 +60,38 @@ class TcpConnection(Connection):
         self.address = address
         self._up = False
         self._closed = False
+        self._parts: list[Any] = []
+        self._outgoing: tuple[list[Any], list[Any]] | None = None
         context = _shared.acquire()
         self._sock = sock = context.socket(zmq.DEALER)
+        self._monitor = zmtp.monitor(context, sock, _WATCHED)
+        try:
+            self._open(server_key, public_key, secret_key)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, server_key: str, public_key: str, secret_key: str) -> None:
+        sock = self._sock
         zmtp.configure(sock)
         for option, value in (
             (zmq.CURVE_SERVERKEY, server_key.encode()),
             (zmq.CURVE_PUBLICKEY, public_key.encode()),
             (zmq.CURVE_SECRETKEY, secret_key.encode()),
+            # Every new connection gets a queue of its own, and begins with a probe; what was queued for a broken one is
+            # forgotten, because the session sends it again. Without it zmq would send old messages, and no probe.
+            (zmq.IMMEDIATE, 1),
             (zmq.PROBE_ROUTER, 1),
             (zmq.RECONNECT_IVL, RECONNECT_MS),
             (zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS),
             (zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS),
-            (zmq.IPV6, "[" in address),
+            (zmq.IPV6, "[" in self.address),
         ):
             sock.setsockopt(option, value)
-        self._monitor = zmtp.monitor(context, sock, _WATCHED)
-        self._parts: list[Any] = []
-        self._outgoing: tuple[list[Any], list[Any]] | None = None
         # The methods of the C part: no Python runs between the call and its effect (see `send`).
         base: Any = super(zmq.Socket, sock)
         self._send, self._recv = base.send, base.recv
-        sock.connect(address)
+        sock.connect(self.address)
 
     @property
     def connected(self) -> bool:  # noqa: D102
@@ -111,10 +122,12 @@ class TcpConnection(Connection):
                 detail = f" (0x{value:x})" if event == zmtp.FAILED_PROTOCOL else ""
                 raise ConnectError(f"what answers at {self.address} is no controller of hpc{detail}")
             self._up = event == zmtp.SUCCEEDED
+        zmtp.readable(self._sock)  # lets the socket hear of its connection, so that the first send finds it
 
     def send(self, frames: Sequence[Frame]) -> None:  # noqa: D102
         last = len(frames) - 1
-        calls = [(*zmtp.outgoing(frame), zmtp.SNDMORE if i < last else 0) for i, frame in enumerate(frames)]
+        more = zmtp.SNDMORE | zmtp.NOBLOCK
+        calls = [(*zmtp.outgoing(frame), more if i < last else zmtp.NOBLOCK) for i, frame in enumerate(frames)]
         sent: list[Any] = []
         if self._outgoing is not None:  # left by a call that was interrupted
             begun, already = self._outgoing
@@ -124,6 +137,8 @@ class TcpConnection(Connection):
             # All parts in one call of C code: a signal handler that raises comes before it or after it.
             parts, copies, flags = zip(*calls, strict=True)
             sent.extend(map(self._send, parts, flags, copies))
+        except zmq.Again:
+            pass  # there is no connection now: the session sends it over the next one
         except zmq.ZMQError as error:
             raise self._lost(error) from None
         self._outgoing = None

@@ -136,9 +136,8 @@ class UnixConnection(Connection):
 
     def _lost(self, error: OSError | None) -> Disconnected:
         self._up = False
-        return Disconnected(
-            f"the connection to {self.address or 'the controller'} is gone{f': {error}' if error else ''}"
-        )
+        why = f": {error.strerror}" if error else ""
+        return Disconnected(f"the connection to {self.address or 'the controller'} is gone{why}")
 
 
 _open: "weakref.WeakSet[UnixConnection]" = weakref.WeakSet()

@@ -135,7 +135,7 @@ def engines_of(name: str = "default") -> list[dict[str, Any]]:
 
 def address_in(text: str) -> tuple[str, int]:
     """Find the Python lines to connect and return the address in them."""
-    found = re.search(r"RemoteController\(\('([^']+)', (\d+)\)\)", text)
+    found = re.search(r'RemoteController\(\("([^"]+)", (\d+)\)\)', text)
     assert found, text
     return found[1], int(found[2])
 

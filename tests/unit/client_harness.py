@@ -1,11 +1,11 @@
 """A controller with engines, all in one thread of this process, for tests of the client."""
 
+import contextlib
 import pickle
 import queue
 import socket
 import threading
 import time
-import types
 
 from hpc.client.connecting import new_peer
 from hpc.client.link import Link
@@ -15,6 +15,14 @@ from hpc.transport.unix import UnixConnection
 from hpc.wire import codec, failures, functions, objects
 from hpc.wire import messages as m
 from hpc.wire.session import Session
+
+
+class FakeTarget:
+    def __init__(self, open_connection):
+        self.open = open_connection
+
+    def __str__(self):
+        return "the fake"
 
 
 class FakeController:
@@ -43,6 +51,8 @@ class FakeController:
         self.lock = threading.RLock()
         self.next = 0
         self.pack_spans = True
+        self.conns = []
+        self.clients = []
 
     # ------------------------------------------------------------ as the client's opener
 
@@ -52,6 +62,7 @@ class FakeController:
         ours, theirs = socket.socketpair()
         self.opened += 1
         conn = UnixConnection(ours)
+        self.conns.append(conn)
         threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
         return UnixConnection(theirs, "the fake")
 
@@ -80,7 +91,7 @@ class FakeController:
             self.known.add(hello.session)
             self.received_at_hello.append(hello.received)
             conn.send([codec.encode(m.Welcome(self.session.received, resumed, 1))])
-            for repeated in self.session.resume(hello.received):
+            for repeated in self.session.resume(hello.received) if resumed else ():
                 conn.send(repeated)
             self.say(m.Engines(list(self.rows.values()), [], True))
             return
@@ -177,7 +188,8 @@ class FakeController:
         with self.lock:
             packed = self.session.pack(message, frames)
             if self.conn is not None and not self.lossy:
-                self.conn.send(packed)
+                with contextlib.suppress(ConnectionError):
+                    self.conn.send(packed)
 
     def release(self):
         with self.lock:
@@ -189,7 +201,8 @@ class FakeController:
     def cut(self):
         with self.lock:
             conn, self.conn = self.conn, None
-            conn.close()
+            if conn is not None:
+                conn.close()
 
     def kill(self, engine, signal=9):
         with self.lock:
@@ -217,9 +230,18 @@ class FakeController:
 
     def client(self, **options):
         rc = RemoteController(name="fake", **options)
-        rc._target = types.SimpleNamespace(open=self.open)
+        rc._target = FakeTarget(self.open)
         rc._link = rc._new_link()
+        self.clients.append(rc)
         return rc
 
     def link(self, **options):
-        return Link(self.open, new_peer(), **options)
+        link = Link(self.open, new_peer(), **options)
+        self.clients.append(link)
+        return link
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+        for conn in self.conns:
+            conn.close()

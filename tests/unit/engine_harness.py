@@ -34,7 +34,8 @@ class Peer:
 class ScriptedController:
     """Says what a test tells it to, and keeps what the engine says."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, route: str = "unix") -> None:
+        self.route = route
         self.directory = directory
         self.file = directory / "engine.json"
         self.channels = {"work": Peer(), "control": Peer()}
@@ -51,19 +52,27 @@ class ScriptedController:
 
     def listen(self) -> None:
         self.serial += 1
-        path = self.directory / f"c{self.serial}"
-        self.server = transport.Server(unix_path=str(path))
+        path, keys = "", ("", "", "")
+        if self.route == "unix":
+            path = str(self.directory / f"c{self.serial}")
+            self.server = transport.Server(unix_path=path)
+        else:
+            public, secret = transport.new_keypair()
+            keys = (public, *transport.new_keypair())
+            self.server = transport.Server(
+                tcp=["tcp://127.0.0.1:0"], server_public=public, server_secret=secret, authorise=lambda _: "engine"
+            )
         ConnectionInfo(
             cluster="c" * 32,
             name="test",
             role="engine",
             host=host.hostname(),
             boot_id=host.boot_id(),
-            addresses=[],
-            server_key="",
-            public_key="",
-            secret_key="",
-            unix=str(path),
+            addresses=[f"tcp://127.0.0.1:{port}" for port in self.server.ports],
+            server_key=keys[0],
+            public_key=keys[1],
+            secret_key=keys[2],
+            unix=path,
             pid=os.getpid(),
             started=host.own_start_ticks(),
             created=time.time(),
@@ -73,7 +82,12 @@ class ScriptedController:
         self.server.close()
 
     def start_engine(self, **options: Any) -> None:
-        options = {"connection_file": self.file, "mpi": False, "log_level": os.environ.get("ENGINE_LOG", "error"), **options}
+        options = {
+            "connection_file": self.file,
+            "mpi": False,
+            "log_level": os.environ.get("ENGINE_LOG", "error"),
+            **options,
+        }
         self.pid = os.fork()
         if not self.pid:
             code = 70
@@ -171,7 +185,14 @@ class ScriptedController:
         return blob.digest
 
     def run(
-        self, body: list[Any], functions: list[bytes], stop: int, *, first: int = 1, start: int = 0, kind: m.Kind = m.Kind.CALLS
+        self,
+        body: list[Any],
+        functions: list[bytes],
+        stop: int,
+        *,
+        first: int = 1,
+        start: int = 0,
+        kind: m.Kind = m.Kind.CALLS,
     ) -> None:
         self.tell("work", m.Run(CLIENT, first, start, stop, kind, functions), body)
 
@@ -206,11 +227,12 @@ class ScriptedController:
         return self.outcomes(1, first)[0]
 
 
-def calls_body(calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+def calls_body(calls: Sequence[tuple[Any, ...]], which: Sequence[int] = ()) -> list[Any]:
+    """Return the body of a bundle; ``which`` names the function of each call, by default the first one."""
     entries, buffers = [], []
-    for arguments in calls:
+    for at, arguments in enumerate(calls):
         payload, *more = objects.dumps((arguments, {}))
-        entries.append((0, len(more), bytes(payload)))
+        entries.append((which[at] if which else 0, len(more), bytes(payload)))
         buffers += more
     return [codec.encode_calls(entries), *buffers]
 
@@ -244,13 +266,53 @@ def value_of(entry: m.Entry) -> Any:
 
 
 @contextmanager
-def playing(directory: Path, **options: Any) -> Iterator[ScriptedController]:
-    controller = ScriptedController(directory)
-    controller.listen()
-    controller.start_engine(**options)
+def playing(directory: Path, route: str = "unix", **options: Any) -> Iterator[ScriptedController]:
+    controller = ScriptedController(directory, route)
+    if route == "unix":
+        controller.listen()
+        controller.start_engine(**options)
+    else:  # a zmq context must not be forked
+        controller.start_engine(**options)
+        controller.listen()
     try:
         controller.wait_until_ready()
         yield controller
     finally:
         controller.stop()
         controller.server.close()
+
+
+# What the tests have the engine do.
+
+
+def square(x):
+    return x * x
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def wait_for(path):
+    """Return when the test says so."""
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    return "released"
+
+
+def wait_if(path):
+    return wait_for(path) if path else "quick"
+
+
+def fail_at_3(x):
+    if x % 10 == 3:
+        raise ValueError(f"no {x}")
+    return x
+
+
+def busy_file(path):
+    """Say that the task has begun, then never end by itself."""
+    open(path, "w").close()
+    while True:
+        time.sleep(0.001)

@@ -72,7 +72,9 @@ def test_whoever_prints_too_much_waits_until_it_is_taken():
 def test_streams_behave_like_files(capture, tmp_path):
     out = capture.streams[0]
     capture.active = True
-    assert out.writable() and not out.isatty() and not out.closed
+    assert out.writable()
+    assert not out.isatty()
+    assert not out.closed
     out.buffer.write("é\n".encode())
     out.close()
     out.reconfigure(line_buffering=True)
@@ -269,7 +271,7 @@ def test_signals_between_tasks_leave_a_note_only():
 
 def test_an_interrupt_that_comes_too_late_does_nothing():
     interrupts = Interrupts(lambda text: None)
-    interrupts._requested = True
+    interrupts.pending = True
     interrupts.waiting = True
     interrupts._handle(2, None)
     assert not interrupts.leaving

@@ -52,9 +52,12 @@ def _say_end(starter: Starter, interrupted: str) -> int:
     ended = starter.ended
     starter.close()
     assert ended is not None  # noqa: S101 - the loop above waited for it
+    if interrupted and not starter.ready:
+        say(f"{interrupted}: nothing was started")
+        return 130
     if ended.failed:
         say(describe(ended))
         return 1
     kept = f"; an engine had crashed, so the logs stay: {ended.logs}" if ended.logs else ""
     say(f"the cluster has ended ({interrupted or ended.text}): controller and engines are gone{kept}")
-    return 0 if starter.ready else 130
+    return 0

@@ -54,7 +54,7 @@ Cluster {name!r}: controller at {controller.host}:{controller.port} (pid {contro
 In Python:
 
     import hpc
-    rc = hpc.RemoteController(({controller.host!r}, {controller.port}))
+    rc = hpc.RemoteController(("{controller.host}", {controller.port}))
     rc.getIDs()
 
 Logs: {starter.logs}"""

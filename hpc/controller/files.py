@@ -1,0 +1,151 @@
+"""A controller's identity: its keys, its addresses, the connection files that carry both to its peers."""
+
+import contextlib
+import os
+import socket
+import struct
+import sys
+import time
+import uuid
+from typing import Final
+
+from hpc.controller.options import ControllerOptions
+from hpc.errors import ConnectError
+from hpc.security.connection import advertised, clusters
+from hpc.security.folders import SOCKET_NAME, cluster_dir, runtime_dir
+from hpc.security.host import boot_id, hostname, own_start_ticks
+from hpc.security.info import ConnectionInfo
+from hpc.transport import new_keypair
+
+# Who gets a file with keys of its own. What peers on this host may be is decided by the unix socket's owner.
+ROLES: Final = ("client", "engine", "monitor")
+_SIOCGIFCONF: Final = 0x8912
+_IFREQ_NBYTES: Final = 40
+
+
+class Files:
+    """Keys made for this run, and where they are written."""
+
+    def __init__(self, options: ControllerOptions) -> None:
+        self.options = options
+        self.cluster = uuid.uuid4().hex
+        self.directory = cluster_dir(options.name)
+        refuse_second(options.name)
+        self.runtime = runtime_dir(self.cluster)
+        self.unix = str(self.runtime / SOCKET_NAME)
+        self.server_public, self.server_secret = new_keypair()
+        self._keys = {role: new_keypair() for role in ROLES}
+        self._roles = {public: role for role, (public, _) in self._keys.items()}
+        self.addresses: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<Files of cluster {self.options.name!r} ({self.cluster[:8]}) in {self.directory}>"
+
+    def authorise(self, public_key: str) -> str | None:
+        """Return the role that a public key stands for."""
+        return self._roles.get(public_key)
+
+    def endpoints(self) -> list[str]:
+        """Return what to bind: the port for all, then that for engines if there is one."""
+        options = self.options
+        ip = f"[{options.ip}]" if ":" in options.ip else options.ip
+        ports = [options.port]
+        # Port 0 twice means two ports; any other number twice means one.
+        if options.engine_port is not None and (options.engine_port != options.port or not options.port):
+            ports.append(options.engine_port)
+        return [f"tcp://{ip}:{port}" for port in ports]
+
+    def write(self, ports: list[int]) -> None:
+        """Write a connection file for each role, and the controller's own."""
+        hosts = interfaces() if self.options.ip == "*" else [self.options.ip]
+        self.addresses = _addresses(hosts, ports[0])
+        engine_addresses = _addresses(hosts, ports[1]) if len(ports) > 1 else []
+        created = time.time()
+        for role in (*ROLES, "controller"):
+            public, secret = self._keys.get(role) or (self.server_public, self.server_secret)
+            info = ConnectionInfo(
+                cluster=self.cluster,
+                name=self.options.name,
+                role=role,
+                host=hostname(),
+                boot_id=boot_id(),
+                addresses=self.addresses,
+                engine_addresses=engine_addresses,
+                unix=self.unix,
+                server_key=self.server_public,
+                public_key=public,
+                secret_key=secret,
+                pid=os.getpid(),
+                started=own_start_ticks(),
+                created=created,
+            )
+            info.save(self.directory / f"{role}.json")
+
+    def remove(self) -> None:
+        """Remove the connection files, unless another controller has put its own there, and the runtime directory."""
+        for role in (*ROLES, "controller"):
+            path = self.directory / f"{role}.json"
+            with contextlib.suppress(Exception):
+                if ConnectionInfo.load(path).cluster == self.cluster:
+                    path.unlink()
+        with contextlib.suppress(OSError):
+            self.runtime.rmdir()
+
+
+def refuse_second(name: str) -> None:
+    """Raise `ConnectError` if a cluster with that name has a controller that lives."""
+    for info in clusters("client"):
+        if info.name == name and not info.is_stale():
+            raise ConnectError(
+                f"cluster {name!r} has a controller already: pid {info.pid} on {info.host}."
+                f" End it with `ipcluster stop --name {name}`, or choose another name with --name"
+            )
+
+
+def explain_busy(error: OSError, options: ControllerOptions) -> ConnectError:
+    """Say why the ports cannot be had, and what to do."""
+    wanted = {options.port, options.engine_port} - {0, None}
+    for info in clusters("client"):
+        taken = {port for _, port in advertised(info)} & wanted
+        if taken and info.host == hostname() and not info.is_stale():
+            return ConnectError(
+                f"port {taken.pop()} is in use by the controller of cluster {info.name!r} (pid {info.pid})."
+                f" End that with `ipcluster stop --name {info.name}`, or choose another port with --port"
+            )
+    return ConnectError(f"{error.strerror or error}. Choose another port with --port; 0 takes any free one")
+
+
+def _addresses(hosts: list[str], port: int) -> list[str]:
+    return [f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}" for host in hosts]
+
+
+def interfaces() -> list[str]:
+    """Return the IPv4 addresses of this host, loopback last: of use through a tunnel only."""
+    if sys.platform == "linux":
+        found = _ask_kernel()
+    else:
+        import psutil
+
+        found = [
+            address.address
+            for addresses in psutil.net_if_addrs().values()
+            for address in addresses
+            if address.family == socket.AF_INET
+        ]
+    outward = [address for address in dict.fromkeys(found) if not address.startswith("127.")]
+    return [*outward, "127.0.0.1"]
+
+
+def _ask_kernel() -> list[str]:
+    """List the addresses by netdevice(7), SIOCGIFCONF."""
+    import array
+    import fcntl
+
+    buffer = array.array("B", bytes(256 * _IFREQ_NBYTES))
+    address, length = buffer.buffer_info()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        answer = fcntl.ioctl(sock.fileno(), _SIOCGIFCONF, struct.pack("iP", length, address))
+    (nbytes,) = struct.unpack_from("i", answer)
+    raw = buffer.tobytes()
+    # struct ifreq: 16 bytes of name, then a sockaddr_in: family, port, address.
+    return [socket.inet_ntoa(raw[at + 20 : at + 24]) for at in range(0, nbytes, _IFREQ_NBYTES)]

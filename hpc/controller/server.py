@@ -1,0 +1,383 @@
+"""The controller as a process: sockets and clock around the brain.
+
+One thread, one loop: wait for arrivals, turn them into events, carry out the actions. Whatever a peer does, the loop
+goes on; what was wrong stands in the log, one line each.
+"""
+
+import errno
+import gc
+import heapq
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from hpc.controller import events as ev
+from hpc.controller.brain import Brain
+from hpc.controller.contacts import Contact, Contacts, software
+from hpc.controller.files import Files, explain_busy
+from hpc.controller.journal import Journal, set_up_log
+from hpc.controller.life import LOOK_AGAIN_S, Life, Watched
+from hpc.controller.options import ControllerOptions
+from hpc.controller.outbox import Outbox
+from hpc.controller.reception import Reception
+from hpc.errors import ProtocolError
+from hpc.security.host import hostname, own_start_ticks, start_ticks
+from hpc.transport import CLOSED, FRAMES, NOISE, OPENED, Arrival, Link, Server
+from hpc.wire import codec
+from hpc.wire import messages as m
+from hpc.wire.session import Frames
+
+__all__ = ["ControllerOptions", "run_controller"]
+
+# How soon after its connection closed a client on this host is looked for; one whose process is gone cannot come back.
+CLIENT_LOOK_S: Final = 1.0
+# What is still to go out at the end may take this long.
+FAREWELL_S: Final = 1.0
+
+log = logging.getLogger("hpc.controller")
+
+
+def run_controller(options: ControllerOptions, launcher: socket.socket | None = None) -> int:
+    """Be a controller until told to stop; return the exit status.
+
+    Parameters
+    ----------
+    options
+        Where and under what name.
+    launcher
+        One end of a socket pair that the supervisor holds the other of; its end ends the controller.
+
+    Raises
+    ------
+    ConnectError
+        The port, or the name, is in use; it says by whom and what to do.
+    """
+    set_up_log(options)
+    _raise_file_limit()
+    files = Files(options)
+    try:
+        server = Server(
+            unix_path=files.unix,
+            tcp=files.endpoints(),
+            server_secret=files.server_secret,
+            server_public=files.server_public,
+            authorise=files.authorise,
+        )
+    except OSError as error:
+        files.remove()
+        if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+            raise explain_busy(error, options) from None
+        raise
+    try:
+        files.write(server.ports)
+        controller = Controller(options, files, server, launcher)
+        with _own_process(controller, server):
+            return controller.run()
+    finally:
+        server.close()
+        files.remove()
+
+
+class Controller:
+    """The loop."""
+
+    def __init__(
+        self, options: ControllerOptions, files: Files, server: Server, launcher: socket.socket | None
+    ) -> None:
+        facts = {
+            "pid": os.getpid(),
+            "started": own_start_ticks(),
+            "host": hostname(),
+            "name": options.name,
+            "cluster": files.cluster,
+            "addresses": files.addresses,
+            "unix": files.unix,
+            "version": software(),
+        }
+        self.options, self.files, self.server = options, files, server
+        self.brain = Brain(grace_s=options.grace_s, facts=facts)
+        self.contacts = Contacts()
+        self.outbox = Outbox(server, self.contacts)
+        self.life = Life(server)
+        self.journal = Journal()
+        self.reception = Reception(files.cluster, server, self.brain, self.contacts)
+        self.quitting = ""
+        # Clients that are away: when to look for them again.
+        self._away: list[tuple[float, int, Contact]] = []
+        self._n_away = 0
+        # What engines say last waits until all else that arrived with it is read.
+        self._farewells: list[tuple[Contact, m.Goodbye]] = []
+        if launcher is not None:
+            self.outbox.launcher = server.adopt(launcher, "launcher")
+
+    def __repr__(self) -> str:
+        return f"<Controller {self.files!r}, {self.contacts!r}>"
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> int:
+        """Serve until told to stop."""
+        self.journal.started(self.files)
+        server, brain = self.server, self.brain
+        while not self.quitting:
+            arrivals = server.poll(self._timeout_s(time.monotonic()))
+            now = time.monotonic()
+            for arrival in arrivals:
+                self._arrival(arrival, now)
+            if self._farewells or self.life.dead or self._away or self.reception.strangers:
+                self._afterwards(now)
+            due_s = brain.next_timeout(now)
+            if due_s is not None and due_s <= 0:
+                self.event(ev.Tick(), now)
+            self.outbox.flush()
+        self._leave()
+        return 0
+
+    def _timeout_s(self, now: float) -> float | None:
+        times = [now + LOOK_AGAIN_S] if self.life.dead else []
+        if self._away:
+            times.append(self._away[0][0])
+        if (when := self.reception.next_deadline()) is not None:
+            times.append(when)
+        timeout_s = self.brain.next_timeout(now)
+        if not times:
+            return timeout_s
+        wait_s = max(0.0, min(times) - now)
+        return wait_s if timeout_s is None else min(wait_s, timeout_s)
+
+    def _arrival(self, arrival: Arrival, now: float) -> None:
+        kind, link = arrival.kind, arrival.link
+        if kind is FRAMES:
+            contact = link.data
+            if contact is not None:
+                self._said(contact, arrival.frames, now)
+            elif link is self.outbox.launcher:
+                self._launcher_said(arrival.frames, now)
+            else:
+                self._unknown_said(link, arrival.frames, now)
+        elif kind is OPENED:
+            self.reception.opened(link, now)
+        elif kind is CLOSED:
+            self._closed(link, now)
+        elif kind is NOISE:
+            self.journal.noise(arrival.detail)
+        elif isinstance(arrival.token, Watched):
+            self.life.died(arrival.token, now)
+        else:
+            arrival.token()
+
+    def event(self, event: ev.Event, now: float) -> None:
+        """Have the brain handle an event, and do what it decides."""
+        self._act(self.brain.handle(event, now))
+
+    def _act(self, actions: Sequence[ev.Action]) -> None:
+        handlers = self.outbox.handlers
+        for action in actions:
+            handler = handlers.get(type(action))
+            if handler is not None:
+                handler(action)
+                if type(action) is ev.Announce:
+                    self.journal.engines(action.message)
+            elif type(action) is ev.Dropped:
+                self._drop(action)
+            elif type(action) is ev.Quit:
+                self.quitting = action.reason
+
+    # ------------------------------------------------------------ what is said
+
+    def _said(self, contact: Contact, frames: Frames, now: float) -> None:
+        session = contact.session
+        try:
+            seq, ack, message = codec.from_peer(frames[0], contact.role)
+            if not session.accept(seq, ack, frames):
+                return
+            if type(message) is m.Ack:
+                return
+            if type(message) is m.Goodbye:
+                if contact.role == "engine":
+                    self._farewells.append((contact, message))
+                else:
+                    self._client_gone(contact, message.reason or "said goodbye", now)
+                return
+            body = tuple(frames[1:])
+            if contact.role == "engine":
+                self.event(ev.EngineSaid(contact.number, message, body), now)
+            else:
+                self.event(ev.ClientSaid(contact.number, message, body), now)
+        except ProtocolError as error:
+            self.journal.refused(str(contact), str(error))
+            self._turn_away(contact, str(error), now)
+            return
+        if session.ack_due() and contact.link is not None:
+            self.server.send(contact.link, session.acknowledge())
+
+    def _unknown_said(self, link: Link, frames: Frames, now: float) -> None:
+        contact, actions = self.reception.receive(link, frames[0], now)
+        if contact is None:
+            return
+        if contact.role == "engine":
+            if contact.hello.engine is not None:
+                self.life.watch(contact.number, link, contact.hello.engine)
+            self._act(actions)
+        elif contact.number not in self.brain.clients:
+            self.journal.client(contact)
+            self.event(ev.ClientCame(contact.number), now)
+
+    def _launcher_said(self, frames: Frames, now: float) -> None:
+        try:
+            _, _, message = codec.from_peer(frames[0], "launcher")
+            if isinstance(message, m.Exited):
+                self.event(
+                    ev.ProcessEnded(message.host, message.pid, message.signal, message.exit_code, message.detail), now
+                )
+            elif isinstance(message, m.Group):
+                self.journal.group(message)
+            elif isinstance(message, m.Goodbye):
+                self.quitting = f"its supervisor has left: {message.reason}"
+            else:
+                self.event(ev.ClientSaid(0, message), now)
+        except ProtocolError as error:
+            self.journal.refused("the launcher", str(error))
+
+    # ------------------------------------------------------------ who goes
+
+    def _closed(self, link: Link, now: float) -> None:
+        self.reception.closed(link)
+        if link is self.outbox.launcher:
+            self.outbox.launcher = None
+            self.quitting = self.quitting or "its supervisor has ended"
+        contact = link.data
+        if contact is not None:
+            link.data = contact.link = None
+            self._cut(contact, now)
+
+    def _cut(self, contact: Contact, now: float) -> None:
+        if contact.role == "engine":
+            self.event(ev.EngineCut(contact.number, contact.channel), now)
+        else:
+            contact.away_since = now
+            self._look_again(now + CLIENT_LOOK_S, contact)
+
+    def _look_again(self, when: float, contact: Contact) -> None:
+        self._n_away += 1
+        heapq.heappush(self._away, (when, self._n_away, contact))
+
+    def _turn_away(self, contact: Contact, reason: str, now: float) -> None:
+        link = contact.link
+        if link is not None:
+            link.data = contact.link = None
+            self.reception.refuse(link, reason)
+            self._cut(contact, now)
+
+    def _client_gone(self, contact: Contact, reason: str, now: float) -> None:
+        self.journal.client_gone(contact, reason)
+        link = contact.link
+        self.contacts.remove(contact)
+        if link is not None:
+            self.server.close_link(link)
+        self.event(ev.ClientGone(contact.number), now)
+
+    def _drop(self, action: ev.Dropped) -> None:
+        self.journal.lost(action.end)
+        self.life.forget(action.engine)
+        for table in (self.contacts.work, self.contacts.control):
+            contact = table.get(action.engine)
+            if contact is not None:
+                link = contact.link
+                self.contacts.remove(contact)
+                if link is not None:
+                    self.server.close_link(link)
+
+    def _afterwards(self, now: float) -> None:
+        """Do what has to wait until all that has arrived is read, or is due by now."""
+        farewells, self._farewells = self._farewells, []
+        for contact, goodbye in farewells:
+            self.event(ev.EngineSaid(contact.number, goodbye), now)
+        for watched in list(self.life.dead):
+            sockets = self.contacts.work.get(watched.engine), self.contacts.control.get(watched.engine)
+            drained = not any(contact is not None and contact.link is not None for contact in sockets)
+            died = self.life.news(watched, drained, now)
+            if died is not None:
+                self.event(died, now)
+        while self._away and self._away[0][0] <= now:
+            self._look_for(heapq.heappop(self._away)[2], now)
+        self.reception.expire(now)
+
+    def _look_for(self, contact: Contact, now: float) -> None:
+        if contact.link is not None or self.contacts.clients.get(contact.number) is not contact:
+            return
+        back_by = contact.away_since + self.options.lease_s
+        if contact.pid and start_ticks(contact.pid) != contact.started:
+            self._client_gone(contact, "its process has ended", now)
+        elif now >= back_by:
+            self._client_gone(contact, f"was away for {self.options.lease_s:g} s", now)
+        else:
+            self._look_again(back_by, contact)
+
+    def _leave(self) -> None:
+        """Tell everybody, and see that it goes out."""
+        self.journal.leaving(self.quitting)
+        self.event(ev.Closing(self.quitting), time.monotonic())
+        for contact in self.contacts.clients.values():
+            self.outbox.post(contact, m.Goodbye(self.quitting))
+        self.outbox.tell_launcher(m.Stop(self.quitting))
+        self.outbox.flush()
+        self.life.close()
+        links = [contact.link for contact in self.contacts.everybody() if contact.link is not None]
+        for link in (*links, *self.reception.strangers):
+            self.server.close_link(link)
+        until = time.monotonic() + FAREWELL_S
+        while time.monotonic() < until and not all(link.closed for link in links):
+            self.server.poll(0.05)
+
+
+@contextmanager
+def _own_process(controller: Controller, server: Server) -> Iterator[None]:
+    """Take over signals and collector of the process; in a thread other than the main one, as in tests, neither."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # What is there now stays: the collector need not look at it again, nor touch the pages shared with the parent.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+    def stop(signum: int, _: object) -> None:
+        controller.quitting = controller.quitting or f"stopped by {signal.Signals(signum).name}"
+
+    # Waiting goes on after a signal (PEP 475): a byte in the socket ends it.
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    server.watch(reader.fileno(), lambda: reader.recv(64))
+    # Started with nohup, it is to outlive its terminal.
+    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    old = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT, *hang_up)}
+    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+        server.unwatch(reader.fileno())
+        reader.close()
+        writer.close()
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system permits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError) as error:
+            # macOS says "unlimited" and means a number.
+            log.debug("the limit of open files stays at %d: %s", soft, error)

@@ -1,0 +1,210 @@
+"""What an engine does while user code runs: early results, revokes, interrupts, output."""
+
+import os
+
+import pytest
+from engine_harness import (
+    CLIENT,
+    busy_file,
+    calls_body,
+    playing,
+    square,
+    value_of,
+    wait_for,
+    wait_if,
+)
+
+from hpc.wire import messages as m
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with playing(tmp_path) as controller:
+        yield controller
+
+
+# ---------------------------------------------------------------- nothing waits behind a slow task
+
+
+def test_quick_results_leave_while_a_slow_task_runs(engine, tmp_path):
+    gate = tmp_path / "gate"
+    engine.run_calls(wait_if, [("",), ("",), (str(gate),), ("",)])
+    assert [value_of(entry) for entry in engine.outcomes(2).values()] == ["quick", "quick"]
+    gate.touch()
+    assert [value_of(entry) for entry in engine.outcomes(2).values()] == ["released", "quick"]
+
+
+def test_quick_items_leave_while_a_slow_one_runs(engine, tmp_path):
+    gate = tmp_path / "gate"
+    engine.run_span(wait_if, ["", "", "", str(gate), "", ""])
+    assert list(engine.outcomes(3)) == [0, 1, 2]
+    gate.touch()
+    assert [value_of(entry) for entry in engine.outcomes(3).values()] == ["released", "quick", "quick"]
+
+
+# ---------------------------------------------------------------- revoke
+
+
+def revoke(engine, start, stop, first=1):
+    engine.tell("control", m.Revoke(CLIENT, first, start, stop))
+    answer, _, channel = engine.expect(m.Revoked)
+    assert (answer.client, answer.first, channel) == (CLIENT, first, "control")
+    return answer.start, answer.stop
+
+
+@pytest.mark.parametrize("span", [False, True])
+def test_revoke_of_a_running_tail(engine, tmp_path, span):
+    gate = tmp_path / "gate"
+    paths = ["", str(gate), *[""] * 98]
+    if span:
+        engine.run_span(wait_if, paths)
+    else:
+        engine.run_calls(wait_if, [(path,) for path in paths])
+    assert list(engine.outcomes(1)) == [0]
+    assert revoke(engine, 60, 100) == (60, 100)
+    assert revoke(engine, 50, 55) == (50, 55)
+    assert revoke(engine, 0, 10) == (2, 10)
+    gate.touch()
+    assert list(engine.outcomes(46)) == [1, *range(10, 50), *range(55, 60)]
+
+
+def test_revoke_of_what_has_not_been_read(engine, tmp_path):
+    gate = tmp_path / "gate"
+    engine.run_calls(wait_for, [(str(gate),)])
+    digest = engine.define(square)
+    engine.run_calls(digest, [(i,) for i in range(10)], first=10)
+    assert revoke(engine, 4, 10, first=10) == (4, 10)
+    gate.touch()
+    assert list(engine.outcomes(4, 10)) == [0, 1, 2, 3]
+    engine.run_calls(digest, [(i,) for i in range(10)], first=10, start=4)
+    assert list(engine.outcomes(6, 10)) == [4, 5, 6, 7, 8, 9]
+
+
+def test_revoke_of_what_is_done(engine):
+    engine.run_calls(square, [(1,), (2,)])
+    engine.outcomes(2)
+    assert revoke(engine, 0, 2) == (2, 2)
+
+
+# ---------------------------------------------------------------- interrupt
+
+
+def test_interrupt_ends_the_running_task_only(engine, tmp_path):
+    flag = tmp_path / "flag"
+    body = calls_body([(str(flag),), (str(flag),)], [0, 1])
+    engine.run(body, [engine.define(busy_file), engine.define(os.path.basename)], 2)
+    engine.pump(flag.exists)
+    engine.tell("control", m.Interrupt([]))
+    first, second = engine.values(2)
+    assert isinstance(first, KeyboardInterrupt)
+    assert "busy_file" in first.traceback
+    assert second == "flag"
+
+
+def test_interrupt_of_a_map_ends_the_map(engine, tmp_path):
+    flag = tmp_path / "flag"
+    engine.run_span(busy_file, [str(flag)] * 50)
+    engine.pump(flag.exists)
+    engine.tell("control", m.Interrupt([]))
+    assert all(isinstance(value, KeyboardInterrupt) for value in engine.values(50))
+    assert engine.execute("", 100).status == m.Status.DONE
+
+
+def test_interrupts_at_any_moment_neither_lose_a_task_nor_end_the_engine(engine):
+    n = 3000
+    body, digest = calls_body([(i,) for i in range(n)]), engine.define(square)
+    for serial in range(4):
+        engine.run(body, [digest], n, first=1 + serial * n)
+        for _ in range(60):
+            engine.tell("control", m.Interrupt([]))
+            engine.turn(0.0003)
+    for serial in range(4):
+        for offset, value in enumerate(engine.values(n, 1 + serial * n)):
+            assert value == offset * offset or isinstance(value, KeyboardInterrupt)
+    engine.tell("control", m.Interrupt([]))
+    assert engine.execute("", 10**6).status == m.Status.DONE
+
+
+# ---------------------------------------------------------------- output
+
+
+def test_output_of_each_task_is_in_its_entry(engine):
+    engine.run_calls(print, [("one",), ("two", 2)])
+    assert [entry.stdout for entry in engine.outcomes(2).values()] == ["one\n", "two 2\n"]
+    entry = engine.execute("import sys; print('oops', file=sys.stderr); 1/0", 10)
+    assert (entry.stderr, entry.n_outputs) == ("oops\n", 0)
+
+
+def test_output_of_a_span_and_of_threads(engine):
+    engine.run_span(print, ["a", "b", "c"])
+    assert "".join(entry.stdout for entry in engine.outcomes(3).values()) == "a\nb\nc\n"
+    code = "import threading; t = threading.Thread(target=print, args=('from a thread',)); t.start(); t.join()"
+    assert engine.execute(code, 10).stdout == "from a thread\n"
+
+
+def test_output_streams_while_the_task_runs(engine, tmp_path):
+    gate = tmp_path / "gate"
+    engine.execute("import os, time", 1)
+    code = f"print('begun')\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.001)\nprint('end')"
+    engine.run_calls(b"!execute", [(code, "<x>")], first=10)
+    output, _, channel = engine.expect(m.Output)
+    assert (output.client, output.first, output.offset, output.number) == (CLIENT, 10, 0, 0)
+    assert (output.stream, output.text, channel) == ("stdout", "begun\n", "control")
+    gate.touch()
+    entry = engine.outcomes(1, 10)[0]
+    assert (entry.stdout, entry.n_outputs) == ("end\n", 1)
+    assert engine.execute("print('next')", 20).n_outputs == 0
+
+
+def test_a_flood_of_output_arrives_complete_in_bounded_pieces(engine):
+    code = "for _ in range(400): print('x' * 9999)"
+    engine.run_calls(b"!execute", [(code, "<x>")], first=10)
+    entry = engine.outcomes(1, 10)[0]
+    pieces = {}
+    for _ in range(entry.n_outputs):
+        output, _, _ = engine.expect(m.Output)
+        assert len(output.text) <= 65536
+        pieces[output.number] = output.text
+    assert sorted(pieces) == list(range(entry.n_outputs))
+    assert "".join(pieces[k] for k in sorted(pieces)) + entry.stdout == ("x" * 9999 + "\n") * 400
+
+
+def test_a_forked_child_disturbs_nothing(engine):
+    code = """if True:
+        import os
+        pid = os.fork()
+        if not pid:
+            print("in the child")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print("in the parent")
+    """
+    assert engine.execute(code).stdout == "in the parent\n"
+    assert engine.execute("print(1)", 2).stdout == "1\n"
+
+
+@pytest.mark.parametrize(("end", "code"), [("pass", 0), ("1 / 0", 1)])
+def test_a_forked_child_that_comes_out_of_its_task_ends(engine, end, code):
+    text = f"""if True:
+        import os
+        pid = os.fork()
+        if pid:
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        else:
+            {end}
+    """
+    assert engine.execute(text).stdout == f"{code}\n"
+    assert engine.execute("print(pid > 0)", 2).stdout == "True\n"
+
+
+def test_signals_to_forked_children_stay_with_them(engine):
+    code = """if True:
+        import multiprocessing, time
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join()
+        print(child.exitcode)
+    """
+    assert engine.execute(code).stdout == "-15\n"
+    assert engine.execute("print(1)", 2).stdout == "1\n"
