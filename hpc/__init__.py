@@ -8,9 +8,10 @@ Nothing is imported before it is used: ``import hpc`` costs next to nothing, and
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # type checkers take it for true; to import `typing` would cost more than all the rest
 
 if TYPE_CHECKING:
     from hpc import errors as errors
@@ -47,7 +48,7 @@ __all__ = [  # noqa: PLE0604 - the names are those of the table
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     try:
         module, attribute = _EXPORTS[name]
     except KeyError:

@@ -120,17 +120,17 @@ def draw(picture, elevation, water, rows, difference):
     import matplotlib.pyplot as plt
     from matplotlib.colors import LightSource, LogNorm
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained", sharey=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2), layout="constrained", sharey=True)
     figure.suptitle(
         f"Rain on the Jacksboro fault, by {len(rows)} ranks; greatest difference from one: {difference:g} m"
     )
-    figure.colorbar(left.imshow(elevation, cmap="terrain"), ax=left, label="ground (m)")
-    right.imshow(LightSource(315, 45).hillshade(elevation, vert_exag=0.05), cmap="gray", vmin=-0.5)
+    figure.colorbar(left.imshow(elevation, cmap="terrain"), ax=left, label="ground (m)", shrink=0.9)
+    right.imshow(LightSource(315, 45).hillshade(elevation, vert_exag=0.05), cmap="gray", vmin=-0.3)
     depth = np.ma.masked_less(water, 0.01)
-    figure.colorbar(right.imshow(depth, cmap="YlGnBu", norm=LogNorm(0.01, 5)), ax=right, label="water (m)")
+    figure.colorbar(right.imshow(depth, cmap="YlGnBu", norm=LogNorm(0.01, 5)), ax=right, label="water (m)", shrink=0.9)
     for rank, (start, stop) in enumerate(zip(np.cumsum([0, *rows]), np.cumsum(rows), strict=False)):
         right.axhline(stop - 0.5, color="firebrick", lw=0.8, ls="--")
-        right.text(4, start + 4, f"rank {rank}", color="firebrick", va="top", fontsize=8)
+        right.text(5, start + 6, f"rank {rank}", va="top", fontsize=8, bbox={"facecolor": "white", "lw": 0, "pad": 2})
     figure.savefig(picture, dpi=110)
 
 

@@ -17,7 +17,7 @@ EXIT_S = 2.0
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hpc", prog_name="ipengine")
-@click.option("--controller-ip", metavar="HOST", help="Where the controller listens.  [default: this host, see below]")
+@click.option("--controller-ip", metavar="HOST", help="Host of the controller.  [default: that of the newest cluster]")
 @click.option(
     "--controller-port", type=click.IntRange(1, 65535), help=f"Its port.  [default: {DEFAULT_PORT}, if --controller-ip]"
 )
@@ -53,7 +53,7 @@ def main(**options: Any) -> None:
 
     Code on an engine finds its number as `id`; under mpirun or srun also `comm`, `rank` and `size`.
 
-    Exit status: 0 when it was told to leave, 1 if no controller could be reached or MPI does not work, 2 usage.
+    Exit status: 0 when it was told to leave, 1 if no controller could be reached or MPI does not work, 2 usage, 70 bug.
     """
     code = run_engine(EngineOptions(**options))
     _end_after(EXIT_S, code)

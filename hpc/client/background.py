@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import random
 import threading
 import time
 import weakref
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.client.inbox import HOLD_S
 from hpc.client.roster import log
+from hpc.client.waiting import jitter
 from hpc.errors import ConnectError
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
+# How often a connection over TCP is looked after, and how long zmq may try to get it back before it is made anew.
+TCP_CHECK_S = 1.0
+TCP_DOWN_S = 3.0
 # So many transmissions are taken in before the background thread looks at its other duties.
 MAX_AT_ONCE = 64
 
@@ -26,6 +29,7 @@ class Background:
 
     def __init__(self, link: "Link") -> None:
         self._link = link
+        self._down_since = 0.0
         self._thread = threading.Thread(target=self._run, name="hpc-client", daemon=True)
         self._thread.start()
 
@@ -42,13 +46,14 @@ class Background:
         me = threading.get_ident()
         try:
             while link.fault is None:
-                link.watch.wait(HOLD_S if link.inbox.held else None)
+                link.watch.wait(self._pause_s())
                 link.wake.quiet()
                 link.outbox.flush()
                 if link.inbox.held:
                     with link.lock:
                         link.inbox.release_old()
                     link.interrupt.ring()
+                self._look_after_tcp()
                 if link.abandoned and not link.inbox.bundles:
                     link.close()
                     break
@@ -67,6 +72,25 @@ class Background:
             raise
         finally:
             self._clean_up()
+
+    def _pause_s(self) -> float | None:
+        """Return after what time there may be something to do that no descriptor tells of."""
+        link = self._link
+        if link.inbox.held:
+            return HOLD_S
+        return TCP_CHECK_S if link.route == "tcp" else None
+
+    def _look_after_tcp(self) -> None:
+        """Notice that a connection over TCP is gone: zmq itself would try for ever, at the same address."""
+        link, conn = self._link, self._link.conn
+        if conn is None or conn.route == "unix" or link.is_up():
+            self._down_since = 0.0
+            return
+        now = time.monotonic()
+        self._down_since = self._down_since or now
+        if now - self._down_since > TCP_DOWN_S:
+            self._down_since = 0.0
+            link.doubt(conn)
 
     def _serve(self) -> None:
         link = self._link
@@ -99,7 +123,7 @@ class Background:
                         )
                     )
                     return
-                link.watch.wait(min(left_s, pause_s * random.uniform(0.5, 1.5)))  # noqa: S311 - jitter
+                link.watch.wait(min(left_s, pause_s * jitter()))
                 link.wake.quiet()
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:

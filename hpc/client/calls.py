@@ -1,5 +1,6 @@
 """Function calls as frames."""
 
+import functools
 import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from hpc.wire.session import Frame
 
 if TYPE_CHECKING:
     from hpc.client.link import Link
+    from hpc.wire.functions import FunctionBlob
 
 _PLAIN = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, NotImplementedError)
 
@@ -34,9 +36,15 @@ def dump_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
     return objects.dumps((args, kwargs))
 
 
-def digest_of(link: "Link", function: Callable[..., Any]) -> tuple[bytes, str]:
-    """Return digest and name of a function; the engines will know it when a task needs it."""
+@functools.cache
+def _dumper() -> "Callable[[Callable[..., Any]], FunctionBlob]":
+    """Import what needs cloudpickle when the first function is sent, and only then."""
     from hpc.wire.functions import dump_function
 
-    blob = dump_function(function)
+    return dump_function
+
+
+def digest_of(link: "Link", function: Callable[..., Any]) -> tuple[bytes, str]:
+    """Return digest and name of a function; the engines will know it when a task needs it."""
+    blob = _dumper()(function)
     return link.outbox.define(blob), blob.name

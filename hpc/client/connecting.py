@@ -1,16 +1,15 @@
 """From what a person names a cluster by to a connection."""
 
-import getpass
 import os
-import random
+import pwd
 import socket
 import time
-import uuid
 from pathlib import Path
 from typing import TypeAlias
 
 from hpc import __version__
 from hpc.client.line import Connection
+from hpc.client.waiting import jitter
 from hpc.errors import ConnectError
 from hpc.security.connection import ConnectionInfo, find
 from hpc.transport import connect as open_connection
@@ -76,7 +75,7 @@ class Target:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     raise ConnectError(f"cannot connect to {self}: {error}") from None
-                time.sleep(min(left_s, PAUSE_S * random.uniform(0.5, 1.5)))  # noqa: S311 - jitter
+                time.sleep(min(left_s, PAUSE_S * jitter()))
 
     def _open_once(self, timeout_s: float) -> Connection:
         info = find("client", name=self.name, address=self.address, path=self.path)
@@ -101,7 +100,7 @@ def new_peer() -> Peer:
             protocol=codec.PROTOCOL,
             software=__version__,
             role="client",
-            session=uuid.uuid4().hex,
+            session=os.urandom(16).hex(),
             channel="",
             received=0,
             host=socket.gethostname(),
@@ -113,6 +112,6 @@ def new_peer() -> Peer:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # an account without a name, as in some containers
         return str(os.getuid())

@@ -70,6 +70,11 @@ class Inbox:
     def __repr__(self) -> str:
         return f"<Inbox {len(self.bundles)} bundles, {len(self.held)} tasks held, {len(self.requests)} requests>"
 
+    def lone(self) -> bool:
+        """Say whether a single task is all that is under way: somebody waits for a quick answer, perhaps."""
+        bundles = self.bundles
+        return len(bundles) == 1 and all(bundle.left == 1 for bundle in tuple(bundles.values()))
+
     def handle(self, message: m.Message, frames: Sequence[Frame]) -> None:
         """Take in a message that is not of the connection itself."""
         if isinstance(message, m.Delivery):
@@ -106,7 +111,7 @@ class Inbox:
                     raise ProtocolError(f"{item.stop - item.start} results were announced")
             except (ProtocolError, IndexError) as error:
                 outcome = malformed(item.engine, error, now)
-            if isinstance(outcome, Reply) and any(entry.n_outputs for entry in outcome.entries):
+            if isinstance(outcome, Reply) and outcome.talked():
                 held = _Held(bundle, item.start, item.stop, outcome)
                 if not held.is_complete() and item.engine in self.roster.engines:
                     self.held.append(held)

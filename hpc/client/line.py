@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from hpc.client.inbox import Inbox
 from hpc.client.outbox import Outbox
 from hpc.client.roster import Roster
+from hpc.client.spin import Spin
 from hpc.client.waiting import Parker, Waker, Watch
 from hpc.errors import ConnectError, ProtocolError
 from hpc.wire import messages as m
@@ -25,6 +26,10 @@ class Connection(Protocol):
     """What a line needs of a connection; `hpc.transport.Connection` is one."""
 
     route: str
+
+    @property
+    def connected(self) -> bool:
+        """Whether the other side is there, as far as is known."""
 
     def send(self, frames: Any) -> None:
         """Send a transmission."""
@@ -77,8 +82,10 @@ class Line:
         self.watch.add(self.wake.fileno())
         self.curious: list[Parker] = []
         self.conn: Connection | None = None
+        self.fd = -1
         self._doubtful: Connection | None = None
         self._poll: Any = None
+        self._spin = Spin()
         self._handled = 0
         self._end = end
 
@@ -92,8 +99,9 @@ class Line:
         poll.register(conn.fileno(), select.POLLIN)
         poll.register(self.interrupt.fileno(), select.POLLIN)
         self._poll = poll
+        self.fd = conn.fileno()
         self.conn = conn
-        self.watch.add(conn.fileno())
+        self.watch.add(self.fd)
 
     def drop(self, conn: Connection) -> None:
         """Close a connection, if it is in use."""
@@ -101,7 +109,7 @@ class Line:
             if self.conn is conn:
                 self.conn = None
                 self.peer.disconnected()
-                self.watch.remove(conn.fileno())
+                self.watch.remove(self.fd)
                 conn.close()
         self.wake.ring()
 
@@ -115,7 +123,10 @@ class Line:
         """Block until something may be received or somebody interrupts; False after the timeout."""
         if conn is self._doubtful or self._pending(conn):
             return True
-        events = self._poll.poll(timeout_ms)
+        if self._spin.able and conn.route == "unix" and self.inbox.lone():
+            events = self._spin.wait(self._poll.poll, timeout_ms)
+        else:
+            events = self._poll.poll(timeout_ms)
         if len(events) > 1 or (events and events[0][0] == self.interrupt.fileno()):
             self.interrupt.quiet()
         return bool(events)
@@ -124,6 +135,11 @@ class Line:
         """Say whether there is something to do that no descriptor tells of."""
         conn = self.conn
         return conn is not None and (bool(self.inbox.calls) or conn is self._doubtful or self._pending(conn))
+
+    def is_up(self) -> bool:
+        """Say whether the connection, which zmq may be making anew by itself, is there."""
+        with self.outbox.sending:
+            return self.conn is not None and self.conn.connected
 
     def _pending(self, conn: Connection) -> bool:
         if conn.route == "unix":

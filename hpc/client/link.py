@@ -192,9 +192,7 @@ class Link(Line):
                         self.receiver = me
                         mine = True
                 if mine:
-                    conn = self.conn
-                    if conn is not None:
-                        self.watch.remove(conn.fileno())
+                    self.watch.remove(self.fd)
                     self._receive_until(done, deadline)
                 else:
                     self._park(done, deadline, waiters)
@@ -221,9 +219,8 @@ class Link(Line):
 
     def leave(self) -> None:
         """Give the connection back to the background thread, and the role to whoever may want it."""
-        conn = self.conn
-        if conn is not None:
-            self.watch.add(conn.fileno())
+        if self.conn is not None:
+            self.watch.add(self.fd)
         self.pass_on()
 
     def pass_on(self) -> None:

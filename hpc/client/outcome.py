@@ -47,6 +47,10 @@ class Reply:
         """Say whether it can be the answer for so many tasks."""
         return len(self.entries) == (1 if self.packed else count)
 
+    def talked(self) -> bool:
+        """Say whether output of the tasks came, or will come, in pieces of its own."""
+        return any(entry.n_outputs for entry in self.entries)
+
     def entry(self, index: int) -> m.Entry | None:
         """Return what the engine said of the task."""
         return self.entries[0 if self.packed else index]
@@ -162,17 +166,14 @@ def loss_of(ended: m.Ended, received: float) -> Loss:
     if reason == m.EndReason.REFUSED and end is None:
         return Loss(lambda: HpcError(detail or "the controller refused the task"), -1, "lost", received)
     if end is not None:
-        return Loss(lambda: lost_engine(end, detail), end.id, "lost", received)
+        return Loss(lambda: lost_engine(end), end.id, "lost", received)
     return Loss(lambda: EngineLost(detail or "the engine is gone", reason=reason.name.lower()), -1, "lost", received)
 
 
-def lost_engine(end: m.End, detail: str = "") -> EngineLost:
+def lost_engine(end: m.End) -> EngineLost:
     """Return the error that says which engine went, and how."""
-    text = describe_end(end)
-    if detail and detail not in text:
-        text += f" ({detail})"
     return EngineLost(
-        text,
+        describe_end(end),
         engine_id=end.id,
         rank=end.rank,
         host=end.host,

@@ -65,25 +65,27 @@ class Roster:
 
 def describe_end(end: m.End) -> str:
     """Say which engine ended and how: ``engine 3 (rank 1, host n2, pid 4711) was killed by signal 9 (SIGKILL)``."""
-    who = f"engine {end.id} (rank {end.rank}, host {end.host}, pid {end.pid})"
-    text = f"{who} {_how(end)}"
-    return f"{text}: {end.detail}" if end.detail and end.detail not in text else text
+    return f"engine {end.id} (rank {end.rank}, host {end.host}, pid {end.pid}) {_how(end)}"
 
 
 def _how(end: m.End) -> str:
     if end.signal > 0:
         try:
-            name = f" ({signal.Signals(end.signal).name})"
+            name = signal.Signals(end.signal).name
         except ValueError:
-            name = ""
-        return f"was killed by signal {end.signal}{name}"
-    if end.reason == m.EndReason.SIGNAL:
-        return "was killed by a signal"
-    if end.reason == m.EndReason.EXIT:
-        return f"exited with code {end.exit_code}" if end.exit_code >= 0 else "exited"
+            name = f"signal {end.signal}"
+        text = f"was killed by signal {end.signal}{f' ({name})' if name.startswith('SIG') else ''}"
+        more = end.detail.removeprefix(f"was killed by {name}").strip()
+        return f"{text} {more}".rstrip()
+    if end.detail:
+        return end.detail  # the controller's words continue the sentence
+    if end.reason == m.EndReason.EXIT and end.exit_code >= 0:
+        return f"exited with status {end.exit_code}"
     return {
+        m.EndReason.SIGNAL: "was killed by a signal",
+        m.EndReason.EXIT: "exited",
         m.EndReason.VANISHED: "vanished: neither its process nor its host answers",
         m.EndReason.SHUTDOWN: "was shut down",
-        m.EndReason.GROUP: "ended together with its MPI group",
+        m.EndReason.GROUP: "ended together with its group",
         m.EndReason.GOODBYE: "left of its own accord",
     }.get(end.reason, "is gone")

@@ -110,3 +110,8 @@ class Parker:
             return  # awake already
 
     add_result = add_exception = add_cancelled = wake
+
+
+def jitter() -> float:
+    """Return a factor between a half and one and a half, so that many who wait do not come back all at once."""
+    return 0.5 + os.urandom(1)[0] / 255

@@ -5,9 +5,11 @@ The first line of its stdin are the options; its stdout carries events.
 
 import gc
 import os
+import signal
 import sys
 
 from hpc.cluster.options import ClusterOptions, Event
+from hpc.errors import HpcError
 
 
 def main() -> int:
@@ -26,8 +28,9 @@ def main() -> int:
 
 
 def _supervise(search_path: list[str]) -> int:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever thread started us may have blocked some
     options = ClusterOptions.from_json(_read_line())
-    lifeline = os.dup(0) if options.lifeline else -1
+    lifeline = os.dup(0)
     events = os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nothing, 0)
@@ -37,14 +40,14 @@ def _supervise(search_path: list[str]) -> int:
         from hpc.cluster.supervisor import Supervisor
 
         supervisor = Supervisor(options, events, lifeline)
-    except (OSError, ValueError) as error:
+    except (HpcError, OSError, ValueError) as error:
         os.write(events, Event("ended", str(error), failed=True).to_json())
         return 1
     return supervisor.run()
 
 
 def _read_line() -> bytes:
-    """Read one line of stdin and not a byte more: what follows is the lifeline."""
+    """Read one line of stdin and not a byte more: what follows is the lifeline's."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

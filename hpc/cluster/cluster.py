@@ -63,7 +63,6 @@ class Cluster:
             ip=ip,
             port=port,
             engine_port=-1 if engine_port is None else engine_port,
-            lifeline=True,
             start_timeout_s=timeout,
             log_level=log_level,
             argv=tuple(sys.argv),
@@ -152,8 +151,14 @@ class Cluster:
             self._rc.close()
             self._rc = None
         if self._starter is not None:
-            self._starter.stop()
+            ended = self._starter.stop()
             self._starter = None
+            if ended.logs:
+                import logging
+
+                what = ended.text if ended.failed else "an engine had crashed"
+                log = logging.getLogger("hpc.cluster")
+                log.warning("cluster %r has ended, its logs stay in %s: %s", self._name, ended.logs, what)
         elif self._attached:
             from hpc.cluster.ending import stop
             from hpc.cluster.record import find_entry

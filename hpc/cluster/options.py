@@ -11,14 +11,15 @@ from typing import Final, NamedTuple
 DEFAULT_PORT: Final = 10000
 DEFAULT_NAME: Final = "default"
 LAUNCHERS: Final = ("local", "mpiexec")
+# After the options the starter keeps the supervisor's stdin open, its end ends the cluster; unless this came before.
+DETACH: Final = b"detach"
 
 
 class ClusterOptions(NamedTuple):
     """What to start.
 
     ``name`` is empty for "default", or the next free one after it. ``port`` -1 is 10000 or, where that is taken, any;
-    0 is any. With ``lifeline``, the end of the supervisor's stdin is the end of the cluster. ``log_level`` is the
-    controller's and the engines'. ``argv`` is what the person typed, for the record.
+    0 is any. ``log_level`` is the controller's and the engines'. ``argv`` is what the person typed, for the record.
     """
 
     n: int
@@ -27,7 +28,6 @@ class ClusterOptions(NamedTuple):
     ip: str = "127.0.0.1"
     port: int = -1
     engine_port: int = -1
-    lifeline: bool = False
     start_timeout_s: float = 60.0
     grace_s: float = 3.0
     log_level: str = "info"
@@ -48,8 +48,9 @@ class Event(NamedTuple):
     """What a supervisor reports.
 
     ``kind`` is ``claimed`` (name, logs, and in ``text`` what is worth saying about the name), ``controller`` (it
-    listens: pid, address), ``engines`` (``up`` of ``of`` are registered), ``ready`` (all of them), ``lost`` (``text``
-    says which engine and why), or, last of all, ``ended`` (``text`` is the reason, ``logs`` empty if they are removed).
+    listens: pid, address), ``launcher`` (``text`` says which), ``engines`` (``up`` of ``of`` are registered), ``ready``
+    (all of them), ``lost`` (``text`` says which engine and why), or, last of all, ``ended`` (``text`` is the reason,
+    ``logs`` is empty if they are removed).
     """
 
     kind: str

@@ -33,7 +33,7 @@ def _prctl(option: int, value: "int | bytes") -> None:
 
 
 def die_with_parent(signum: int, parent: int) -> None:
-    """Have the kernel send this process a signal when its parent, which must be single-threaded, ends.
+    """Have the kernel send this process a signal (0: none) when its parent, which must be single-threaded, ends.
 
     The setting outlives exec. Ends this process at once if the parent has ended already.
     """
@@ -131,13 +131,17 @@ def tail(path: str | Path, n_lines: int = 20) -> tuple[str, ...]:
 
 
 class Signals:
-    """Signals as events of a readable file descriptor, for a select loop; `close` gives them back to Python."""
+    """Signals as events of a readable file descriptor, for a select loop; `close` gives them back to Python.
+
+    A SIGHUP that is ignored stays so: that is what ``nohup`` asks for.
+    """
 
     def __init__(self, signums: Iterable[int]) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
-        self._before = {signum: signal.signal(signum, _noted) for signum in signums}
+        nohup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        self._before = {signum: signal.signal(signum, _noted) for signum in signums if signum not in nohup}
         self._fd_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def __repr__(self) -> str:

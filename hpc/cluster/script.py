@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final, TypeAlias
 
-CLUSTER_VARIABLE = "HPC_CLUSTER"
+CLUSTER_VARIABLE: Final = "HPC_CLUSTER"
+Script: TypeAlias = "subprocess.Popen[bytes]"
 
 
 def program(script: Sequence[str]) -> list[str]:
@@ -31,6 +33,6 @@ def program(script: Sequence[str]) -> list[str]:
     return [found, *script[1:]]
 
 
-def start(command: Sequence[str], cluster: str) -> "subprocess.Popen[bytes]":
+def start(command: Sequence[str], cluster: str) -> Script:
     """Start a program for which ``hpc.connect()`` means this cluster. `OSError` if it cannot be started."""
     return subprocess.Popen(command, env={**os.environ, CLUSTER_VARIABLE: cluster})

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-from hpc.cluster.options import ClusterOptions, Event, check
+from hpc.cluster.options import DETACH, ClusterOptions, Event, check
 from hpc.errors import HpcError
 
 
@@ -21,8 +21,8 @@ class StartError(HpcError):
 class Starter:
     """A supervisor as its starter sees it: a process, and the events that it reports.
 
-    The supervisor, in a session of its own, hears no Ctrl-C of this terminal. With the option ``lifeline`` it ends the
-    cluster when this process ends, however that happens.
+    The supervisor, in a session of its own, hears no Ctrl-C of this terminal. It ends the cluster when this process
+    ends, however that happens, unless it was told to `detach`.
     """
 
     def __init__(self, options: ClusterOptions) -> None:
@@ -48,8 +48,6 @@ class Starter:
         assert self.process.stdin is not None  # noqa: S101 - as asked for above
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(options.to_json())
-        if not options.lifeline:
-            self.process.stdin.close()
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "ready" if self.ready else "starting"
@@ -116,8 +114,15 @@ class Starter:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
+    def detach(self) -> None:
+        """Leave the cluster to itself: it goes on when this process ends."""
+        assert self.process.stdin is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(DETACH)
+        self.close()
+
     def close(self) -> None:
-        """Stop listening. Without a lifeline the cluster goes on; with one, this ends it."""
+        """Stop listening; this ends the cluster, unless it was detached."""
         for stream in (self.process.stdin, self.process.stdout, self._stderr):
             if stream is not None:
                 stream.close()

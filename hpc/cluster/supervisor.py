@@ -7,6 +7,7 @@ docs/decisions/0005-processes.md says why it is built this way.
 
 import contextlib
 import enum
+import gc
 import os
 import selectors
 import shutil
@@ -21,7 +22,7 @@ from typing import Final
 from hpc.cluster import children, mpirun, processes, record
 from hpc.cluster.children import Child
 from hpc.cluster.link import LauncherLink, Watch
-from hpc.cluster.options import DEFAULT_PORT, ClusterOptions, Event
+from hpc.cluster.options import DEFAULT_PORT, DETACH, ClusterOptions, Event
 from hpc.controller.server import ControllerOptions, run_controller
 from hpc.errors import HpcError
 from hpc.security.folders import cluster_dir
@@ -48,10 +49,10 @@ class Phase(enum.Enum):
 class Supervisor:
     """Runs one cluster from its start to its end, in `run`.
 
-    ``events`` is the descriptor to report to, ``lifeline`` one whose end of file ends the cluster (-1: none).
+    ``events`` is the descriptor to report to, ``lifeline`` one whose end of file ends the cluster.
     """
 
-    def __init__(self, options: ClusterOptions, events: int, lifeline: int = -1) -> None:
+    def __init__(self, options: ClusterOptions, events: int, lifeline: int) -> None:
         self._options = options
         self._events = events
         os.set_blocking(events, False)
@@ -65,11 +66,12 @@ class Supervisor:
         self._tail: tuple[str, ...] = ()
         self._crashes = 0
         self._controller: Child | None = None
-        self._runtime: ConnectionInfo | None = None
+        self._controller_up = False
         self._link: LauncherLink | None = None
         self._watch: Watch | None = None
         self._give_up_at = time.monotonic() + options.start_timeout_s
         self._term_at = self._kill_at = float("inf")
+        self._port_note = ""
         # Before anything is there that a signal could leave behind.
         self._signals = processes.Signals((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self.record, self._name_note = record.claim(options)
@@ -85,8 +87,7 @@ class Supervisor:
         """Start the cluster, keep it until its end, and return 0 if that was a clean one, else 1."""
         self._report(Event("claimed", self._name_note, name=self.record.name, logs=self.record.logs))
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self._on_signals)
-        if self._lifeline >= 0:
-            self._selector.register(self._lifeline, selectors.EVENT_READ, self._on_lifeline)
+        self._selector.register(self._lifeline, selectors.EVENT_READ, self._on_lifeline)
         self._start_controller()
         while self._children or self._phase is not Phase.ENDING or self._end_orphans():
             for key, _ in self._selector.select(self._wait_s()):
@@ -97,7 +98,7 @@ class Supervisor:
     # ------------------------------------------------------------ starting
 
     def _start_controller(self) -> None:
-        port, self._port_note = self._choose_port()
+        port = self._choose_port()
         options = ControllerOptions(
             name=self.record.name,
             ip=self._options.ip,
@@ -115,8 +116,9 @@ class Supervisor:
                 print(error, file=sys.stderr)
                 return 1
 
-        # When the supervisor dies the controller, unlike the engines, is asked: it has engines to end, files to remove.
-        self._controller = self._fork("controller", "controller", run, signal.SIGTERM)
+        # When the supervisor dies the controller gets no signal: it sees the end of the link as soon as it looks, and
+        # has engines to end and files to remove, which a signal that comes before it is ready would keep it from.
+        self._controller = self._fork("controller", "controller", run, 0)
         theirs.close()
         self._selector.register(self._link.fileno(), selectors.EVENT_READ, self._on_link)
         self._link.send(m.Query(1, "ping"))  # answered as soon as it listens
@@ -127,22 +129,24 @@ class Supervisor:
         self.record.controller_pid, self.record.controller_started = self._controller.pid, self._controller.started
         self.record.save()
 
-    def _choose_port(self) -> tuple[int, str]:
+    def _choose_port(self) -> int:
         if self._options.port >= 0:
-            return self._options.port, ""
+            return self._options.port
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("" if self._options.ip == "*" else self._options.ip, DEFAULT_PORT))
             except OSError:
-                return 0, f"port {DEFAULT_PORT} is taken by another program: using "
-        return DEFAULT_PORT, ""
+                self._port_note = f"port {DEFAULT_PORT} is taken by another program: using port "
+                return 0
+        return DEFAULT_PORT
 
     def _on_controller_up(self) -> None:
         directory = cluster_dir(self.record.name)
-        self._runtime = info = ConnectionInfo.load(directory / "client.json")
+        self._controller_up = True
+        info = ConnectionInfo.load(directory / "client.json")
         host, _, port = info.addresses[0].removeprefix("tcp://").rpartition(":")
-        note = f"{self._port_note}port {port}" if self._port_note else ""
+        note = self._port_note + port if self._port_note else ""
         pid = self._controller.pid if self._controller else 0
         self._report(Event("controller", note, host=host.strip("[]"), port=int(port), pid=pid))
         self._start_engines(self._options.n)
@@ -176,6 +180,7 @@ class Supervisor:
             return
         self.record.mpirun = str(tool)
         self._log(f"starting {n} engines with {tool}: {' '.join(tool.command(n, program))}")
+        self._report(Event("launcher", f"starting {n} engines with {tool}"))
         log = self._logs / f"{label}.log"
         pid = children.execute(tool.command(n, program), tool.environment(os.environ, n), log, signal.SIGTERM)
         self._children[pid] = Child("mpirun", pid, start_ticks(pid), label, log, n=n)
@@ -194,8 +199,7 @@ class Supervisor:
         self._signals.close()
         # The fork itself has closed the connections (hpc.transport.unix): `close` would shut them for the parent, too.
         os.close(self._events)
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
+        os.close(self._lifeline)
 
     # ------------------------------------------------------------ watching
 
@@ -209,14 +213,15 @@ class Supervisor:
                 self._end(f"stopped by {signal.Signals(signum).name}")
 
     def _on_lifeline(self) -> None:
-        if not os.read(self._lifeline, 4096):
-            self._selector.unregister(self._lifeline)
+        detached = os.read(self._lifeline, len(DETACH)) == DETACH
+        self._selector.unregister(self._lifeline)
+        if not detached:
             self._end("the process that started it has ended")
 
     def _on_link(self) -> None:
         assert self._link is not None  # noqa: S101 - only a registered link calls back
         for message in self._link.take():
-            if isinstance(message, m.Answer) and message.request == 1 and self._runtime is None:
+            if isinstance(message, m.Answer) and message.request == 1 and not self._controller_up:
                 if self._phase is Phase.STARTING:
                     self._on_controller_up()
             elif isinstance(message, m.Stop):
@@ -242,6 +247,7 @@ class Supervisor:
             if up >= self._options.n and self._phase is Phase.STARTING:
                 self._phase = Phase.RUNNING
                 self._stop_watching()
+                gc.enable()  # from here on this process makes a little garbage now and then
                 self.record.state = "running"
                 self.record.save()
                 self._report(Event("ready", up=up, of=self._options.n))
@@ -281,7 +287,8 @@ class Supervisor:
         text = f"{child.label} (pid {child.pid}): {how}"
         if child.kind == "mpirun":
             self._send(m.Group(child.label, child.n, "\n".join((how, *tail)) if crashed else ""))
-        self._send(m.Exited(self.record.host, child.pid, exit_code, signum, "\n".join(tail)))
+        said = [line for line in tail if " INFO: " not in line and " DEBUG: " not in line]
+        self._send(m.Exited(self.record.host, child.pid, exit_code, signum, "\n".join(said)))
         if self._phase is Phase.STARTING:
             self._end(f"{text}, before it was registered", failed=True, tail=tail)
         elif self._phase is Phase.RUNNING and crashed:
@@ -314,7 +321,7 @@ class Supervisor:
     def _on_time(self, now: float) -> None:
         if self._phase is Phase.STARTING and now >= self._give_up_at:
             up = f"{max(self._up, 0)} of {self._options.n} engines are registered"
-            what = up if self._runtime else "the controller does not answer"
+            what = up if self._controller_up else "the controller does not answer"
             self._end(
                 f"not usable after {self._options.start_timeout_s:g} s: {what}", failed=True, tail=self._any_tail()
             )
@@ -329,6 +336,7 @@ class Supervisor:
         for child in self._children.values():
             # The session of an engine includes what user code started there.
             processes.send_signal(child.pid, signum, group=True)
+            processes.send_signal(child.pid, signal.SIGCONT, group=True)  # a stopped process hears nothing else
         if not self._children:
             for pid in processes.children():
                 processes.send_signal(pid, signum)
@@ -348,8 +356,9 @@ class Supervisor:
     def _wind_up(self) -> int:
         """Remove the files, report the end, and return the exit status."""
         directory = cluster_dir(self.record.name)
-        if self._runtime is not None:
-            record.remove_socket(self._runtime)
+        found = record.find_entry(self.record.name)
+        if found is not None and found.info is not None:  # the controller was not able to do it
+            record.remove_socket(found.info)
         keep = self._failed or self._crashes > 0
         if keep:
             for name in (*_CONNECTION_FILES, record.RECORD_FILE):

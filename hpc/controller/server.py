@@ -39,7 +39,7 @@ __all__ = ["ControllerOptions", "run_controller"]
 # How soon after its connection closed a client on this host is looked for; one whose process is gone cannot come back.
 CLIENT_LOOK_S: Final = 1.0
 # What is still to go out at the end may take this long.
-FAREWELL_S: Final = 1.0
+FAREWELL_S: Final = 0.5
 
 log = logging.getLogger("hpc.controller")
 
@@ -331,11 +331,14 @@ class Controller:
         self.outbox.flush()
         self.life.close()
         links = [contact.link for contact in self.contacts.everybody() if contact.link is not None]
-        for link in (*links, *self.reception.strangers):
-            self.server.close_link(link)
+        for link in links:
+            if link.local:
+                self.server.close_link(link)
+        # Peers that are far away close by themselves when they have read that this is the end; what they have not read
+        # when this side closes, zmq may throw away.
         until = time.monotonic() + FAREWELL_S
-        while time.monotonic() < until and not all(link.closed for link in links):
-            self.server.poll(0.05)
+        while (left_s := until - time.monotonic()) > 0 and not all(link.closed for link in links):
+            self.server.poll(left_s)
 
 
 @contextmanager

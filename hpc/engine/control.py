@@ -16,8 +16,8 @@ from hpc.errors import ConnectError, ProtocolError
 from hpc.transport import Disconnected
 from hpc.wire.messages import Goodbye, Interrupt, Message, Output, Revoke, Stop
 
-# Results of quick tasks that wait behind a slow one leave after this long.
-FLUSH_S: Final = 0.002
+# Results of quick tasks that wait behind a slow one leave after this many times the time that they are held anyway.
+FLUSH_FACTOR: Final = 2.0
 # Text of a task is sent while the task runs if it takes longer than this, and then this often.
 STREAM_S: Final = 0.05
 LONGEST_LOOK_S: Final = 0.1
@@ -36,6 +36,7 @@ class Control(threading.Thread):
 
     def __init__(self, channel: Channel, work: Channel, place: Workplace, bell: Bell, lease_s: float) -> None:
         super().__init__(name="hpc-control", daemon=True)
+        self.refusal: RefusedError | None = None
         self._channel = channel
         self._work = work
         self._place = place
@@ -62,6 +63,7 @@ class Control(threading.Thread):
         try:
             self._serve()
         except RefusedError as error:
+            self.refusal = error
             self._place.interrupts.leave(str(error))
         except Exception as error:
             log.exception("the control thread fails")
@@ -84,7 +86,7 @@ class Control(threading.Thread):
     def _wait(self, timeout_s: float | None) -> None:
         poll, connection = select.poll(), self._channel.connection
         poll.register(self._bell.fd, select.POLLIN)
-        if connection is not None:
+        if connection is not None and not self._goodbye_at:  # nobody reads after the goodbye
             if connection.pending():
                 timeout_s = 0
             poll.register(connection.fileno(), select.POLLIN)
@@ -96,14 +98,14 @@ class Control(threading.Thread):
     def _timeout_s(self) -> float | None:
         """Return when the next thing is due; None disarms: somebody has to ring the bell then."""
         ledger, capture, now = self._place.ledger, self._place.capture, time.time()
-        due = []
+        due, flush_s = [], FLUSH_FACTOR * ledger.hold_s
         with ledger.lock:
             if ledger.held:
-                due.append(ledger.held_since + FLUSH_S - now)
+                due.append(ledger.held_since + flush_s - now)
             if ledger.slice is not None and not ledger.slice.stuck:
                 # Items that turn out to take seconds need no look every millisecond.
                 age_s = max(0.0, now - ledger.slice.started)
-                due.append(FLUSH_S - age_s if age_s < FLUSH_S else min(age_s / 4, LONGEST_LOOK_S))
+                due.append(flush_s - age_s if age_s < flush_s else min(age_s / 4, LONGEST_LOOK_S))
             if capture and capture.active:
                 due.append(
                     max(ledger.running_since, self._streamed_at) + STREAM_S - now if not capture.crowded else 0.0
@@ -162,7 +164,7 @@ class Control(threading.Thread):
 
     def _handle(self, message: Message) -> None:
         if type(message) is Revoke:
-            self._channel.send(self._place.ledger.revoke(message))
+            self._revoke(message)
         elif type(message) is Interrupt:
             self._place.interrupts.interrupt_task()
         elif type(message) is Stop:
@@ -170,15 +172,27 @@ class Control(threading.Thread):
         elif type(message) is Goodbye:
             self._place.interrupts.leave(f"the controller has left: {message.reason}")
 
+    def _revoke(self, revoke: Revoke) -> None:
+        ledger, work = self._place.ledger, self._work
+        # The answer must not be overtaken by results of tasks beyond the gap: it goes the same way, before them.
+        if ledger.goes_on_after(revoke) and work.lock.acquire(timeout=LONGEST_LOOK_S):
+            try:
+                work.send(ledger.revoke(revoke))
+            finally:
+                work.lock.release()
+        else:
+            self._channel.send(ledger.revoke(revoke))
+
     # ------------------------------------------------------------ the main thread
 
     def _serve_main_thread(self) -> None:
         ledger, now = self._place.ledger, time.time()
+        flush_s = FLUSH_FACTOR * ledger.hold_s
         self._stream(now)
         part = ledger.slice
-        if part is not None and not 0 <= now - part.started < FLUSH_S:
+        if part is not None and not 0 <= now - part.started < flush_s:
             ledger.hold_begun(now, _pack)
-        if ledger.held and not 0 <= now - ledger.held_since < FLUSH_S:
+        if ledger.held and not 0 <= now - ledger.held_since < flush_s:
             self._flush()
 
     def _flush(self) -> None:

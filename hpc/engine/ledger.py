@@ -223,6 +223,13 @@ class Ledger:
             self._decide(key, start, stop)
         return Revoked(*key, start, stop)
 
+    def goes_on_after(self, revoke: Revoke) -> bool:
+        """Say whether tasks beyond the revoked ones would still run here."""
+        with self.lock:
+            if self.key != (revoke.client, revoke.first):
+                return False
+            return revoke.stop < max(stop for _, stop in [(0, self._stop), *self._later])
+
     def forget_revoked(self) -> None:
         """Drop what was given back before it arrived: the controller that sent it does not know of it any more."""
         with self.lock:
@@ -244,6 +251,8 @@ class Ledger:
             entry = Entry(Status.DONE, part.started, now, payload, len(buffers), n_outputs=self.streamed)
             segment.entries.append(entry)
             segment.buffers, segment.seconds = buffers, now - part.started
+            if not self.held:
+                self.held_since = part.started
             self.held.append(segment)
             self.running, self.running_since, self.streamed = stop, now, 0
             part.sent, part.started = stop - part.base, now

@@ -18,11 +18,11 @@ from hpc.wire.session import Frame
 
 HOLD_S = 0.001
 # While an engine is busy for long, its results leave less often, so that hundreds of engines do not drown the
-# controller: after a second of work, 30 ms more of waiting are not noticed.
-HOLD_SHARE = 1 / 32
-LONGEST_HOLD_S = 0.03
-# A receive that took longer than this found the engine idle.
-IDLE_S = 0.002
+# controller: after a second of work, some milliseconds more of waiting are not noticed.
+HOLD_SHARE = 1 / 64
+LONGEST_HOLD_S = 0.01
+# A receive that took longer than this found the engine idle; what was sent ahead is there at once.
+IDLE_S = 0.0001
 
 log = logging.getLogger("hpc.engine")
 

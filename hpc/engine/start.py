@@ -99,6 +99,9 @@ def run_engine(options: EngineOptions) -> int:
     except HpcError as error:
         log.error("%s", error)
         return 1
+    except Exception:
+        log.exception("the engine fails: please report this")
+        return 70  # EX_SOFTWARE of sysexits.h
     finally:
         if membership is not None:
             from hpc.mpi import group
@@ -158,6 +161,8 @@ def _serve(options: EngineOptions, membership: Any) -> int:
             if helper.ident is not None:
                 helper.release(1.0)
             work.drop()
+    if helper.refusal is not None:
+        raise helper.refusal
     return 0
 
 

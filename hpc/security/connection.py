@@ -81,7 +81,7 @@ def find(
 def _at(path: Path, role: str) -> ConnectionInfo:
     info = ConnectionInfo.load(path / f"{role}.json" if path.is_dir() else path)
     if info.role != role:
-        raise ConnectError(f"{path} holds the keys of a {info.role}, not of a {role}: use {role}.json")
+        raise ConnectError(f"{path} holds keys for the role {info.role}, not {role}: use {role}.json")
     reason = info.is_stale()
     if reason:
         raise ConnectError(f"{path} is of a cluster that ended: {reason}")

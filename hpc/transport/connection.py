@@ -12,7 +12,7 @@ class Connection(ABC):
 
     One thread may send while another one receives if the route is ``unix``; with ``tcp`` all calls must come from one
     thread at a time. An exception that a signal handler raises (Ctrl-C) loses nothing: a transmission under way is
-    completed by the next call.
+    completed by the next call, or that call raises Disconnected.
 
     Attributes
     ----------

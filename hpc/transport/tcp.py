@@ -1,6 +1,7 @@
 """The peer's end of a connection over TCP: a zmq DEALER with CURVE."""
 
 import os
+import select
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -52,7 +53,11 @@ _shared = _Shared()
 
 
 class TcpConnection(Connection):
-    """A connection that zmq makes again by itself whenever it breaks; the controller then identifies itself again."""
+    """A connection that zmq makes again by itself whenever it breaks; the controller then identifies itself again.
+
+    If a signal handler raises in the very moment in which parts of a transmission move, the connection is given up:
+    the next call raises Disconnected, and the session sends again over a new one what was lost.
+    """
 
     route = "tcp"
 
@@ -60,8 +65,8 @@ class TcpConnection(Connection):
         self.address = address
         self._up = False
         self._closed = False
-        self._parts: list[Any] = []
-        self._outgoing: tuple[list[Any], list[Any]] | None = None
+        # A signal handler has raised between the parts of a transmission: how many have moved cannot be told.
+        self._torn = False
         context = _shared.acquire()
         self._sock = sock = context.socket(zmq.DEALER)
         self._monitor = zmtp.monitor(context, sock, _WATCHED)
@@ -78,8 +83,9 @@ class TcpConnection(Connection):
             (zmq.CURVE_SERVERKEY, server_key.encode()),
             (zmq.CURVE_PUBLICKEY, public_key.encode()),
             (zmq.CURVE_SECRETKEY, secret_key.encode()),
-            # Every new connection gets a queue of its own, and begins with a probe; what was queued for a broken one is
-            # forgotten, because the session sends it again. Without it zmq would send old messages, and no probe.
+            # Every new connection gets a queue of its own, and begins with a probe (sent by the next call in this
+            # process, to which the descriptor wakes it); what was queued for a broken one is forgotten, because the
+            # session sends it again. Without this option zmq would send the old messages, and no probe.
             (zmq.IMMEDIATE, 1),
             (zmq.PROBE_ROUTER, 1),
             (zmq.RECONNECT_IVL, RECONNECT_MS),
@@ -88,16 +94,19 @@ class TcpConnection(Connection):
             (zmq.IPV6, "[" in self.address),
         ):
             sock.setsockopt(option, value)
-        # The methods of the C part: no Python runs between the call and its effect (see `send`).
+        # The methods of the C part, which are faster.
         base: Any = super(zmq.Socket, sock)
         self._send, self._recv = base.send, base.recv
+        self._fd = int(sock.getsockopt(zmq.FD))
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
         sock.connect(self.address)
 
     @property
     def connected(self) -> bool:  # noqa: D102
         while not self._closed and (found := zmtp.next_event(self._monitor)) is not None:
             self._up = found[0] == zmtp.SUCCEEDED
-        return self._up and not self._closed
+        return self._up and not self._closed and not self._torn
 
     def shake_hands(self, deadline: float) -> None:
         """Wait until the controller has accepted the keys; `ConnectError` if it has not by then, or refuses."""
@@ -125,54 +134,55 @@ class TcpConnection(Connection):
         zmtp.readable(self._sock)  # lets the socket hear of its connection, so that the first send finds it
 
     def send(self, frames: Sequence[Frame]) -> None:  # noqa: D102
+        self._check()
         last = len(frames) - 1
-        more = zmtp.SNDMORE | zmtp.NOBLOCK
-        calls = [(*zmtp.outgoing(frame), more if i < last else zmtp.NOBLOCK) for i, frame in enumerate(frames)]
-        sent: list[Any] = []
-        if self._outgoing is not None:  # left by a call that was interrupted
-            begun, already = self._outgoing
-            calls = begun[len(already) :] + calls
-        self._outgoing = (calls, sent)
+        flags = zmtp.SNDMORE | zmtp.NOBLOCK
         try:
-            # All parts in one call of C code: a signal handler that raises comes before it or after it.
-            parts, copies, flags = zip(*calls, strict=True)
-            sent.extend(map(self._send, parts, flags, copies))
+            for i, frame in enumerate(frames):
+                part, copy = zmtp.outgoing(frame)
+                self._send(part, flags if i < last else zmtp.NOBLOCK, copy)
         except zmq.Again:
             pass  # there is no connection now: the session sends it over the next one
         except zmq.ZMQError as error:
-            raise self._lost(error) from None
-        self._outgoing = None
+            raise self._lost(error.strerror) from None
+        except BaseException:
+            self._torn = True
+            raise
 
     def recv(self, timeout_s: float | None = None) -> list[Frame] | None:  # noqa: D102
+        self._check()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        flags = 0 if deadline is None else zmtp.NOBLOCK
-        try:
-            while True:
-                parts = self._parts
-                while not parts or parts[-1].more:
-                    # Recorded by the C code of list.extend: an interrupted call is taken up by the next one.
-                    parts.extend(map(self._recv, (flags,), (False,)))
+        while True:
+            # Waiting stands apart from receiving: it is here that an interruption comes, and does no harm.
+            while not zmtp.readable(self._sock):
+                left_ms = None if deadline is None else (deadline - time.monotonic()) * 1000
+                if left_ms is not None and left_ms <= 0:
+                    return None
+                self._poll.poll(left_ms)
+            try:
+                parts = [self._recv(zmtp.NOBLOCK, False)]
+                while parts[-1].more:
+                    parts.append(self._recv(zmtp.NOBLOCK, False))
                 frames: list[Frame] = [zmtp.received(part) for part in parts]
-                if len(frames) > 1 or frames[0]:
-                    self._parts = []
+                if len(frames) > 1 or frames[0]:  # an empty one only asked whether we are there
                     return frames
-                self._parts = []  # an empty one only asked whether we are there
-        except zmq.Again:
-            if deadline is not None and self._wait(deadline):
-                return self.recv(max(0.0, deadline - time.monotonic()))
-            return None
-        except zmq.ZMQError as error:
-            raise self._lost(error) from None
+            except zmq.ZMQError as error:
+                raise self._lost(error.strerror) from None
+            except BaseException:
+                self._torn = True
+                raise
 
-    def _wait(self, deadline: float) -> bool:
-        left_s = deadline - time.monotonic()
-        return left_s > 0 and bool(self._sock.poll(left_s * 1000))
+    def _check(self) -> None:
+        if self._closed:
+            raise self._lost("closed")
+        if self._torn:
+            raise self._lost("interrupted in the midst of a transmission")
 
     def fileno(self) -> int:  # noqa: D102
-        return int(self._sock.getsockopt(zmq.FD))
+        return self._fd
 
     def pending(self) -> bool:  # noqa: D102
-        return bool(self._parts) or zmtp.readable(self._sock)
+        return self._torn or self._closed or zmtp.readable(self._sock)
 
     def close(self) -> None:  # noqa: D102
         if self._closed:
@@ -183,8 +193,8 @@ class TcpConnection(Connection):
         self._sock.close()
         _shared.release()
 
-    def _lost(self, error: Exception) -> Disconnected:
-        return Disconnected(f"the connection to {self.address} is closed: {error}")
+    def _lost(self, why: str) -> Disconnected:
+        return Disconnected(f"the connection to {self.address} is gone: {why}")
 
 
 def connect_tcp(address: str, server_key: str, public_key: str, secret_key: str, deadline: float) -> TcpConnection:

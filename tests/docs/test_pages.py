@@ -64,7 +64,7 @@ def test_the_first_command_of_the_readme_runs_a_program_that_is_there():
 def test_the_tour_of_the_readme(tmp_path, monkeypatch):
     (tour,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "hpc.Cluster" in code]
     (tmp_path / "tour.py").write_text(tour)
-    monkeypatch.setenv("HPC_DIR", str(tmp_path / "hpc"))
+    monkeypatch.setenv("HPC_DIR", str(tmp_path / "home"))
     done = subprocess.run([sys.executable, "tour.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()

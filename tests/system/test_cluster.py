@@ -35,6 +35,18 @@ def test_start_connect_stop(processes: Processes) -> None:
     processes.assert_none_left()
 
 
+def test_shutdown_by_a_client(processes: Processes) -> None:
+    cli("start", "-n", "2", "--port", "0")
+    rc = hpc.connect()
+    rc.shutdown()
+    wait_until(lambda: not engines_of(), "the end of the engines")
+    assert cli("status").returncode == 0, "the controller is still there"
+    rc.shutdown(controller=True)
+    rc.close()
+    wait_until(lambda: not processes.pids(), "the end of the cluster", 5.0)
+    processes.assert_none_left()
+
+
 def test_from_name(processes: Processes) -> None:
     cli("start", "-n", "2", "--port", "0", "--name", "heat")
     cluster = hpc.Cluster.from_name("heat")

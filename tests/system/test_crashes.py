@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 import hpc
 
-from .conftest import Processes, cli, engines_of, status, wait_until
+from .conftest import Processes, cli, engines_of, needs_mpi, status, wait_until
 
 
 def start(n: int = 2) -> "dict[str, int]":
@@ -97,3 +98,37 @@ def test_a_new_cluster_takes_the_name_of_one_that_is_gone(processes: Processes) 
     assert status()["controller"]["name"] == "default"
     cli("stop")
     processes.assert_none_left()
+
+
+@needs_mpi
+def test_killed_rank_ends_its_group_only(processes: Processes) -> None:
+    cli("start", "-n", "2", "--mpi", "--port", "0")
+    os.kill(engines_of()[1]["pid"], signal.SIGKILL)
+    wait_until(lambda: not engines_of(), "the end of the group", 10.0)
+    assert status()["controller"]["state"] == "running"
+    assert cli("status").returncode == 0
+    cli("stop")
+    processes.assert_none_left(files=False)
+
+
+@needs_mpi
+def test_killed_mpirun_leaves_no_ranks(processes: Processes) -> None:
+    cli("start", "-n", "2", "--mpi", "--port", "0")
+    mpirun = [pid for pid, text in processes.pids().items() if "run -n 2 " in text]
+    assert len(mpirun) == 1
+    os.kill(mpirun[0], signal.SIGKILL)
+    cli("stop")
+    processes.assert_none_left()
+
+
+@needs_mpi
+def test_mpi_that_fails_to_start_says_why(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('libmpi.so.99 is nowhere to be found')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = cli("start", "-n", "2", "--mpi", "--port", "0", check=False)
+    assert done.returncode == 1
+    assert "libmpi.so.99" in done.stderr
+    assert "mpirun" in done.stderr
+    processes.assert_none_left(files=False)

@@ -17,6 +17,17 @@ from hpc.wire import messages as m
 from hpc.wire.session import Session
 
 
+class TcpLike(UnixConnection):
+    """Is handled as a zmq connection is; ``up`` plays what its monitor says."""
+
+    route = "tcp"
+    up = True
+
+    @property
+    def connected(self):
+        return self.up
+
+
 class FakeTarget:
     def __init__(self, open_connection):
         self.open = open_connection
@@ -52,6 +63,7 @@ class FakeController:
         self.next = 0
         self.pack_spans = True
         self.conns = []
+        self.connection_class = UnixConnection
         self.clients = []
 
     # ------------------------------------------------------------ as the client's opener
@@ -64,7 +76,8 @@ class FakeController:
         conn = UnixConnection(ours)
         self.conns.append(conn)
         threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
-        return UnixConnection(theirs, "the fake")
+        self.client_end = self.connection_class(theirs, "the fake")
+        return self.client_end
 
     def serve(self, conn):
         with self.lock:

@@ -27,18 +27,18 @@ class RawPeer:
 
     def __init__(self, name, role, *, channel="", engine=None, tcp=False, key_of=None, session=None, **hello):
         self.info = connection.find(key_of or role, name=name)
-        fields = dict(
-            protocol=codec.PROTOCOL,
-            software="test",
-            role=role,
-            session=session or uuid.uuid4().hex,
-            channel=channel,
-            received=0,
-            host=hostname(),
-            pid=os.getpid(),
-            user="tester",
-            engine=engine,
-        )
+        fields = {
+            "protocol": codec.PROTOCOL,
+            "software": "test",
+            "role": role,
+            "session": session or uuid.uuid4().hex,
+            "channel": channel,
+            "received": 0,
+            "host": hostname(),
+            "pid": os.getpid(),
+            "user": "tester",
+            "engine": engine,
+        }
         self.peer = Peer(m.Hello(**{**fields, **hello}))
         self.tcp = tcp
         self.got = []
@@ -122,7 +122,8 @@ class RunningController:
     def __init__(self, **options):
         self.name = "t" + uuid.uuid4().hex[:12]
         self.directory = connection.cluster_dir(self.name)
-        self.log_file = self.directory / "log"
+        # One for all, because the log belongs to the process, and each controller thinks that it is alone in it.
+        self.log_file = connection.base_dir() / "controllers.log"
         self.options = ControllerOptions(
             **{"name": self.name, "ip": "127.0.0.1", "port": 0, "log_file": self.log_file, **options}
         )

@@ -367,7 +367,9 @@ class BrainModel(RuleBasedStateMachine):
             self.now += 0.01
             self.do(ev.Tick())
         else:
-            raise AssertionError(f"the work goes round in circles: {self.brain}, {list(self.brain.registry.engines.values())}")
+            raise AssertionError(
+                f"the work goes round in circles: {self.brain}, {list(self.brain.registry.engines.values())}"
+            )
         for fake in list(self.engines.values()):
             if fake.id in self.engines and not self.brain.registry.engines[fake.id].group.visible:
                 self.do(ev.EngineDied(fake.id, 15, -1))

@@ -11,7 +11,7 @@ import time
 import weakref
 
 import pytest
-from client_harness import FakeController
+from client_harness import FakeController, TcpLike
 
 from hpc.client.bundle import MAX_TASKS
 from hpc.errors import ConnectError
@@ -322,6 +322,34 @@ def test_a_forked_child_is_a_client_of_its_own(fake, rc):
     fake.release()
     assert pending.get(5) == 1
     assert fake.opened == 1
+
+
+def test_everything_works_over_tcp_too(fake):
+    fake.connection_class = TcpLike
+    rc = fake.client()
+    lv = rc.load_balanced_view()
+    assert [r.get(5) for r in [lv.apply_async(identity, i) for i in range(500)]] == list(range(500))
+    threads = [threading.Thread(target=lambda: [lv.apply(identity, i) for i in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert repr(rc).endswith("by tcp>")
+
+
+def test_a_connection_over_tcp_that_zmq_does_not_get_back_is_made_anew(fake, monkeypatch):
+    monkeypatch.setattr("hpc.client.background.TCP_CHECK_S", 0.01)
+    monkeypatch.setattr("hpc.client.background.TCP_DOWN_S", 0.05)
+    fake.connection_class = TcpLike
+    rc = fake.client()
+    fake.hold = True
+    result = rc[0].apply_async(identity, 1)
+    fake.wait_for(lambda: fake.held)
+    fake.client_end.up = False
+    fake.wait_for(lambda: fake.opened == 2)
+    fake.release()
+    assert result.get(5) == 1
 
 
 # ---------------------------------------------------------------- imports

@@ -1,13 +1,15 @@
 """The parts of hpc.cluster that need no processes: options, names, records, and which mpirun is taken."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
+import types
 
 import pytest
 
-from hpc.cluster import mpirun, processes, record
+from hpc.cluster import mpirun, processes, record, supervisor
 from hpc.cluster.options import ClusterOptions, Event, check
 
 
@@ -153,3 +155,16 @@ def test_tail_gives_the_last_lines(tmp_path):
 def test_exits_in_words():
     assert processes.describe_exit(3, 0) == "exit code 3"
     assert processes.describe_exit(0, 9) == "signal 9 (SIGKILL)"
+
+
+def test_the_default_port_is_given_up_if_it_is_taken(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setattr(supervisor, "DEFAULT_PORT", other.getsockname()[1])
+        chooser = types.SimpleNamespace(_options=ClusterOptions(1), _port_note="")
+        assert supervisor.Supervisor._choose_port(chooser) == 0
+        assert "taken" in chooser._port_note
+    assert supervisor.Supervisor._choose_port(chooser) == supervisor.DEFAULT_PORT
+    chooser._options = ClusterOptions(1, port=1)
+    assert supervisor.Supervisor._choose_port(chooser) == 1

@@ -115,9 +115,12 @@ def test_refused(tmp_path, capfd):
     controller.listen()
     controller.refusal = "the cluster is full"
     controller.start_engine()
-    assert controller.exit_code() == 1
-    assert "the controller refuses this engine: the cluster is full" in capfd.readouterr().err
-    controller.server.close()
+    try:
+        assert controller.exit_code() == 1
+        assert "the controller refuses this engine: the cluster is full" in capfd.readouterr().err
+    finally:
+        controller.stop()
+        controller.server.close()
 
 
 def test_work_survives_a_new_connection(engine, tmp_path):

@@ -15,7 +15,7 @@ from hpc.cluster.starter import Starter, describe
 
 def run(*, debug: bool, **launch: Any) -> int:
     """Start a cluster, keep it until a signal, and return the exit status."""
-    options = cluster_options(**launch, lifeline=True)
+    options = cluster_options(**launch)
     # Before there is something to lose: a Ctrl-C from here on ends the cluster, never only this process.
     signals = processes.Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     starter = Starter(options)

@@ -62,7 +62,6 @@ def cluster_options(
     engine_port: int | None,
     timeout: float,
     log_level: str,
-    lifeline: bool,
 ) -> ClusterOptions:
     """Turn what `launch_options` parsed into what a supervisor is told."""
     options = ClusterOptions(
@@ -72,7 +71,6 @@ def cluster_options(
         ip=ip,
         port=-1 if port is None else port,
         engine_port=-1 if engine_port is None else engine_port,
-        lifeline=lifeline,
         start_timeout_s=timeout,
         log_level=log_level,
         argv=tuple(sys.argv),

@@ -5,7 +5,7 @@
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,9 +15,6 @@ from hpc.cluster import processes
 from hpc.cluster import script as script_of
 from hpc.cluster.options import Event
 from hpc.cluster.starter import Starter, describe
-
-if TYPE_CHECKING:
-    from subprocess import Popen
 
 
 @click.command("run")
@@ -38,7 +35,7 @@ def command(script: tuple[str, ...], **launch: Any) -> None:
         program = script_of.program(script)
     except FileNotFoundError as error:
         fail(str(error), 2 if script[0].endswith(".py") else 127)
-    options = cluster_options(**launch, lifeline=True)._replace(port=0 if launch["port"] is None else launch["port"])
+    options = cluster_options(**launch)._replace(port=0 if launch["port"] is None else launch["port"])
     signals = processes.Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD))
     starter = Starter(options)
     progress = Progress(options)
@@ -78,7 +75,7 @@ def _wait_ready(starter: Starter, signals: processes.Signals, progress: Progress
                 progress(event)
 
 
-def _attend(process: "Popen[bytes]", starter: Starter, signals: processes.Signals, progress: Progress) -> int:
+def _attend(process: script_of.Script, starter: Starter, signals: processes.Signals, progress: Progress) -> int:
     """Wait for the script's end, passing signals on to it; return its exit code, negative for a signal."""
     while (code := process.poll()) is None:
         sources: list[Any] = [signals] if starter.ended else [starter, signals]

@@ -30,7 +30,7 @@ class Progress:
             return
         if event.kind in ("ready", "ended") or event.text:
             self.clear()
-        if event.kind in ("claimed", "controller", "lost") and event.text:
+        if event.kind in ("claimed", "controller", "launcher", "lost") and event.text:
             say(event.text)
 
     def clear(self) -> None:

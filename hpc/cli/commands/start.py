@@ -25,7 +25,7 @@ def command(**launch: Any) -> None:
 
     If not all engines come up in time, nothing is left running, and the reason is shown with the last lines of the log.
     """
-    options = cluster_options(**launch, lifeline=False)
+    options = cluster_options(**launch)
     starter = Starter(options)
     progress = Progress(options)
     controller = Event("controller")
@@ -44,6 +44,6 @@ def command(**launch: Any) -> None:
         progress.clear()
         starter.stop()
         fail("Ctrl-C: nothing was started", 130)
+    starter.detach()
     click.echo(welcome(starter, controller))
     click.echo(f"End it: ipcluster stop --name {starter.name}")
-    starter.close()

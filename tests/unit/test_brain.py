@@ -1,0 +1,460 @@
+"""What the brain decides in particular situations; `test_brain_model` tries all the others."""
+
+import pytest
+
+from hpc.controller import balance
+from hpc.controller import events as ev
+from hpc.controller.brain import Brain
+from hpc.controller.engines import WINDOW
+from hpc.errors import ProtocolError
+from hpc.wire import messages as m
+
+F = b"f" * 16
+
+
+class Bench:
+    """A brain with one client, and what it wanted done by the last event."""
+
+    def __init__(self, n_engines=0, **options):
+        self.brain = Brain(**options)
+        self.now = 0.0
+        self.first = 1
+        self.actions = []
+        self.do(ev.ClientCame(1))
+        self.do(ev.ClientSaid(1, m.Define(F, "f"), (b"", b"f")))
+        for number in range(n_engines):
+            self.engine(f"e{number}")
+
+    def do(self, event):
+        self.actions = self.brain.handle(event, self.now)
+        self.brain.check_invariants()
+        return self.actions
+
+    def tick(self, seconds):
+        self.now += seconds
+        return self.do(ev.Tick())
+
+    def engine(self, uuid, group=None, rank=0, size=1, channels=("control", "work"), **more):
+        fields = {"host": "h", "pid": 100 + len(self.brain.registry.engines), "started": 1, "boot_id": "b", **more}
+        info = m.EngineInfo(uuid=uuid, group=group or uuid, rank=rank, size=size, **fields)
+        for channel in channels:
+            self.do(ev.EngineCame(info, channel))
+        return info
+
+    def submit(self, count=1, kind=m.Kind.SPAN, targets=None, function=F, **more):
+        first, self.first = self.first, self.first + count
+        self.do(ev.ClientSaid(1, m.Submit(first, count, kind, [function], targets, 0.0, **more), (b"body",)))
+        return first
+
+    def runs(self):
+        return [(a.engine, a.message.first, a.message.start, a.message.stop) for a in self.of(m.Run)]
+
+    def of(self, kind):
+        """Return the actions that carry such a message."""
+        return [a for a in self.actions if isinstance(getattr(a, "message", None), kind)]
+
+    def messages(self, kind):
+        return [a.message for a in self.of(kind)]
+
+    def finish(self, engine, first, start, stop, each_s=0.0, failed=()):
+        results = m.Results(1, first, start, stop, False, list(failed), each_s * (stop - start))
+        return self.do(ev.EngineSaid(engine, results, (b"entries",)))
+
+    def teach(self, each_s, engine=0):
+        """Let the brain learn how long a task takes."""
+        first = self.submit(1)
+        ((who, *_),) = self.runs()
+        self.finish(who, first, 0, 1, each_s)
+
+
+# ---------------------------------------------------------------- membership
+
+
+def test_ids_are_contiguous_and_never_used_again():
+    bench = Bench()
+    bench.engine("r1", "g", 1, 2)
+    bench.engine("single")
+    bench.engine("r0", "g", 0, 2)
+    assert [engine.id for engine in bench.brain.registry.visible()] == [0, 1, 2]
+    assert bench.brain.registry.by_uuid["r1"].id == 1
+    bench.do(ev.EngineDied(2, 9, -1))
+    bench.engine("another")
+    assert bench.brain.registry.by_uuid["another"].id == 3
+
+
+def test_a_group_becomes_visible_when_its_last_work_channel_comes():
+    bench = Bench()
+    bench.engine("r0", "g", 0, 2)
+    assert not bench.of(m.Engines)
+    bench.engine("r1", "g", 1, 2, channels=("control",))
+    assert not bench.of(m.Engines)
+    bench.engine("r1", "g", 1, 2, channels=("work",))
+    (engines,) = bench.messages(m.Engines)
+    assert [row.id for row in engines.joined] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"rank": 2, "size": 2}, "rank 2 of 2"),
+        ({"rank": -1, "size": 2}, "rank -1 of 2"),
+        ({"rank": 1, "size": 3}, "has 2 ranks"),
+        ({"rank": 0, "size": 2}, "is engine 0 already"),
+        ({"rank": 0, "size": 1 << 40}, "cannot be"),
+    ],
+)
+def test_what_cannot_be_a_member_is_rejected(fields, reason):
+    bench = Bench()
+    bench.engine("r0", "g", 0, 2)
+    bench.engine("other", "g", **fields, channels=("work",))
+    (rejected,) = bench.actions
+    assert reason in rejected.reason
+
+
+def test_a_group_that_cannot_be_complete_is_sent_home():
+    bench = Bench()
+    bench.engine("r0", "g", 0, 3)
+    bench.engine("r1", "g", 1, 3)
+    bench.do(ev.EngineDied(1, 11, -1))
+    assert [(a.engine, "SIGSEGV" in a.message.reason) for a in bench.of(m.Stop)] == [(0, True)]
+    bench.engine("r2", "g", 2, 3, channels=("work",))
+    assert "cannot be complete" in bench.actions[0].reason
+    assert not bench.of(m.Engines)
+
+
+def test_the_ranks_that_follow_the_first_into_death_name_it():
+    bench = Bench()
+    for rank in range(3):
+        bench.engine(f"r{rank}", "g", rank, 3)
+    bench.do(ev.EngineDied(1, 11, -1))
+    assert bench.messages(m.Engines)[0].left[0].reason is m.EndReason.SIGNAL
+    for rank in (0, 2):
+        bench.now += 1
+        bench.do(ev.EngineDied(rank, 15, -1))
+        (end,) = bench.messages(m.Engines)[0].left
+        assert end.reason is m.EndReason.GROUP
+        assert "engine 1 (rank 1, pid" in end.detail
+        assert "SIGSEGV" in end.detail
+        assert end.signal == 15
+
+
+def test_an_unreachable_engine_keeps_its_work_and_is_lost_after_the_grace():
+    bench = Bench(1, grace_s=30)
+    first = bench.submit(1, m.Kind.EACH, [0])
+    for channel in ("work", "control"):
+        bench.do(ev.EngineCut(0, channel))
+    assert bench.actions == []
+    bench.tick(0.3)
+    assert bench.messages(m.Engines)[0].joined[0].state == "unreachable"
+    second = bench.submit(1, m.Kind.EACH, [0])
+    assert bench.actions == []
+    bench.engine("e0", channels=("work",))
+    assert bench.messages(m.Engines)[0].joined[0].state == "busy"
+    assert bench.runs() == [(0, second, 0, 1)]
+    for channel in ("work",):
+        bench.do(ev.EngineCut(0, channel))
+    bench.tick(0.3)
+    bench.tick(31)
+    ended = bench.messages(m.Ended)
+    assert {(e.first, e.reason) for e in ended} == {(first, m.EndReason.VANISHED), (second, m.EndReason.VANISHED)}
+    assert bench.brain.next_timeout(bench.now) is None
+
+
+def test_an_engine_whose_process_lives_while_one_channel_does_is_not_given_up():
+    bench = Bench(1)
+    bench.do(ev.EngineCut(0, "work"))
+    assert bench.brain.next_timeout(bench.now) is None
+    bench.submit(1)
+    assert bench.runs() == []
+    bench.engine("e0", channels=("work",))
+    assert len(bench.runs()) == 1
+
+
+def test_the_launcher_has_a_moment_to_name_the_signal():
+    bench = Bench(2)
+    for engine in (0, 1):
+        bench.do(ev.EngineDied(engine))
+        assert not bench.of(m.Engines)
+    bench.do(ev.ProcessEnded("h", 100, 6, 0, "Aborted"))
+    (end,) = bench.messages(m.Engines)[0].left
+    assert (end.id, end.signal, end.detail) == (0, 6, "was killed by SIGABRT (Aborted)")
+    assert bench.brain.next_timeout(bench.now) == pytest.approx(0.03)
+    bench.tick(0.03)
+    (end,) = bench.messages(m.Engines)[0].left
+    assert (end.id, end.signal, end.exit_code) == (1, -1, -1)
+
+
+# ---------------------------------------------------------------- direct work
+
+
+def test_work_for_all_is_queued_in_one_event_and_sent_ahead_within_a_window():
+    bench = Bench(2)
+    firsts = [bench.submit(2, m.Kind.EACH, [0, 1]) for _ in range(WINDOW)]
+    extra = bench.submit(2, m.Kind.EACH, [1, 0])
+    assert bench.runs() == []
+    bench.finish(1, firsts[0], 1, 2)
+    assert bench.runs() == [(1, extra, 0, 1)]
+
+
+def test_targets_that_are_not_there_cost_only_their_own_task():
+    bench = Bench(2)
+    bench.do(ev.EngineDied(1, 9, -1))
+    first = bench.submit(3, m.Kind.EACH, [0, 1, 7])
+    assert bench.runs() == [(0, first, 0, 1)]
+    lost, unknown = bench.messages(m.Ended)
+    assert (lost.start, lost.stop, lost.reason, lost.end.id) == (1, 2, m.EndReason.SIGNAL, 1)
+    assert (unknown.start, unknown.reason, unknown.detail) == (
+        2,
+        m.EndReason.REFUSED,
+        "there is no engine 7; there are 0",
+    )
+
+
+def test_a_function_is_sent_once_to_each_engine_and_again_when_needed():
+    bench = Bench(1)
+    first = bench.submit(1, m.Kind.CALLS, [0])
+    assert [type(a.message).__name__ for a in bench.actions] == ["Define", "Run"]
+    assert bench.actions[0].frames == (b"", b"f")
+    bench.submit(1, m.Kind.CALLS, [0])
+    assert not bench.of(m.Define)
+    bench.do(ev.EngineSaid(0, m.Need([F], 1, first, 0, 1)))
+    assert [type(a.message).__name__ for a in bench.actions] == ["Define", "Run"]
+    assert bench.runs() == [(0, first, 0, 1)]
+
+
+def test_built_in_functions_need_no_definition_and_unknown_ones_are_refused():
+    bench = Bench(1)
+    bench.submit(1, m.Kind.EACH, [0], function=b"!execute")
+    assert len(bench.runs()) == 1
+    bench.submit(1, m.Kind.EACH, [0], function=b"?" * 16)
+    (ended,) = bench.messages(m.Ended)
+    assert ended.reason is m.EndReason.REFUSED
+    assert "not defined" in ended.detail
+
+
+# ---------------------------------------------------------------- load balancing
+
+
+def test_work_without_engines_waits_for_the_first():
+    bench = Bench()
+    first = bench.submit(1)
+    assert bench.actions == []
+    bench.engine("late")
+    assert bench.runs() == [(0, first, 0, 1)]
+
+
+def test_unknown_work_is_dealt_out_in_halves_of_fair_shares():
+    bench = Bench(2)
+    bench.submit(100)
+    assert [stop - start for _, _, start, stop in bench.runs()] == [25, 18]
+
+
+def test_known_work_goes_in_pieces_of_a_few_milliseconds_and_one_ahead():
+    bench = Bench(2)
+    bench.teach(0.001)
+    bench.submit(1000)
+    sizes = {}
+    for engine, _, start, stop in bench.runs():
+        sizes.setdefault(engine, []).append(stop - start)
+    assert sizes == {0: [3, 3], 1: [3, 3]}
+
+
+def test_tiny_tasks_are_not_cut_finer_than_it_is_worth():
+    bench = Bench(4)
+    bench.teach(1e-6)
+    bench.submit(200)
+    assert len(bench.runs()) == 1
+
+
+def test_nothing_is_queued_behind_work_of_unknown_or_great_length():
+    bench = Bench(1)
+    bench.submit(1)
+    bench.submit(1)
+    assert bench.runs() == []
+    bench = Bench(1)
+    bench.teach(10.0)
+    bench.submit(1)
+    bench.submit(1)
+    assert bench.runs() == []
+
+
+def test_a_lone_task_goes_out_at_once_even_behind_a_short_one():
+    bench = Bench(1)
+    bench.teach(0.01)
+    bench.submit(1)
+    second = bench.submit(1)
+    assert bench.runs() == [(0, second, 0, 1)]
+
+
+def test_an_idle_engine_gets_half_of_what_another_has_not_begun():
+    bench = Bench(1)
+    first = bench.submit(40)
+    ((_, _, start, stop),) = bench.runs()
+    assert (start, stop) == (0, 20)
+    bench.engine("thief")
+    # First what waits; when that is over, from the other.
+    while runs := [run for run in bench.runs() if run[0] == 1]:
+        bench.finish(1, first, *runs[0][2:], each_s=0.0)
+    (revoke,) = bench.of(m.Revoke)
+    assert revoke.engine == 0
+    low, high = revoke.message.start, revoke.message.stop
+    assert (low, high) == (10, 20)
+    bench.do(ev.EngineSaid(0, m.Revoked(1, first, 12, 20)))
+    assert {run[0] for run in bench.runs()} == {1}
+    assert bench.runs()[0][2] == 12
+
+
+def test_an_engine_that_has_nothing_to_give_back_is_asked_again_later():
+    bench = Bench(1)
+    bench.teach(1e-6)
+    first = bench.submit(100)
+    bench.engine("idle")
+    assert not bench.of(m.Revoke)
+    # By now the hundred should be over; something holds them up.
+    bench.tick(balance.STUCK_S)
+    (revoke,) = bench.messages(m.Revoke)
+    assert (revoke.start, revoke.stop) == (50, 100)
+    bench.do(ev.EngineSaid(0, m.Revoked(1, first, 50, 50)))
+    assert bench.brain.next_timeout(bench.now) == pytest.approx(balance.STUCK_S)
+    bench.finish(0, first, 0, 100, 1e-6)
+    bench.tick(1)
+    assert bench.brain.next_timeout(bench.now) is None
+
+
+def test_restricted_work_runs_where_it_may_and_ends_when_nobody_is_left():
+    bench = Bench(3)
+    first = bench.submit(9, eligible=[1])
+    assert {run[0] for run in bench.runs()} == {1}
+    bench.do(ev.EngineDied(1, 9, -1))
+    ended = bench.messages(m.Ended)
+    assert sum(e.stop - e.start for e in ended) == 9
+    assert {e.reason for e in ended} == {m.EndReason.SIGNAL, m.EndReason.NO_ENGINES}
+    assert {e.first for e in ended} == {first}
+    bench.submit(1, eligible=[1])
+    assert bench.messages(m.Ended)[0].reason is m.EndReason.NO_ENGINES
+
+
+def test_clients_take_turns():
+    bench = Bench(1)
+    bench.do(ev.ClientCame(2))
+    for client in (1, 2):
+        for first in range(1, 4):
+            submit = m.Submit(first, 1, m.Kind.CALLS, [F], None, 0.0)
+            bench.do(ev.ClientSaid(client, submit, (b"body",)))
+    order = [1]
+    for _ in range(5):
+        part = bench.brain.registry.engines[0].sent[0]
+        results = m.Results(part.bundle.client.number, part.bundle.first, 0, 1, False, [], 10.0)
+        bench.do(ev.EngineSaid(0, results, (b"",)))
+        order += [a.message.client for a in bench.of(m.Run)]
+    assert order == [1, 2, 1, 2, 1, 2] or order == [1, 1, 2, 1, 2, 2]
+
+
+# ---------------------------------------------------------------- losses and ends
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_loss_costs_the_task_that_had_begun_and_requeues_the_rest(retries):
+    bench = Bench(1)
+    first = bench.submit(20, options=m.Options(retries=retries))
+    assert bench.runs() == [(0, first, 0, 10)]
+    bench.finish(0, first, 0, 3, 1.0)
+    bench.do(ev.EngineDied(0, 9, -1))
+    assert isinstance(bench.actions[0], ev.Announce)
+    ended = [(e.start, e.stop) for e in bench.messages(m.Ended)]
+    assert ended == ([] if retries else [(3, 4)])
+    bench.engine("new")
+    begun = 3 if retries else 4
+    assert bench.runs()[0][2] == begun
+    if retries:
+        bench.do(ev.EngineDied(1, 9, -1))
+        assert [(e.start, e.stop) for e in bench.messages(m.Ended)] == [(3, 4)]
+
+
+def test_results_that_come_too_late_are_dropped():
+    bench = Bench(2)
+    first = bench.submit(1, m.Kind.EACH, [0])
+    bench.do(ev.EngineDied(0, 9, -1))
+    assert len(bench.messages(m.Ended)) == 1
+    bench.finish(0, first, 0, 1)
+    bench.finish(1, first, 0, 1)
+    assert bench.actions == []
+
+
+def test_results_may_span_the_parts_that_an_engine_was_sent():
+    bench = Bench(1)
+    bench.teach(0.001)
+    first = bench.submit(100)
+    assert bench.runs() == [(0, first, 0, 3), (0, first, 3, 6)]
+    bench.finish(0, first, 0, 5, 0.001)
+    (delivered,) = [a for a in bench.actions if isinstance(a, ev.Deliver)]
+    assert (delivered.item.start, delivered.item.stop) == (0, 5)
+
+
+def test_an_abort_ends_what_waits_now_and_what_was_sent_when_it_comes_back():
+    bench = Bench(1)
+    first = bench.submit(20)
+    bench.do(ev.ClientSaid(1, m.Abort(first, 5, 18)))
+    (revoke,) = bench.messages(m.Revoke)
+    assert (revoke.start, revoke.stop) == (5, 10)
+    assert [(e.start, e.stop, e.reason) for e in bench.messages(m.Ended)] == [(10, 18, m.EndReason.ABORTED)]
+    bench.do(ev.EngineSaid(0, m.Revoked(1, first, 7, 10)))
+    assert [(e.start, e.stop) for e in bench.messages(m.Ended)] == [(7, 10)]
+    bench.finish(0, first, 0, 7, 1.0)
+    left = [run[2:] for run in bench.runs()]
+    while left:
+        bench.finish(0, first, *left.pop(0), each_s=1.0)
+        left += [run[2:] for run in bench.runs()]
+    assert not bench.brain.clients[1].bundles
+
+
+def test_a_client_that_has_gone_gets_nothing_but_its_work_is_done():
+    bench = Bench(1)
+    first = bench.submit(1, m.Kind.EACH, [0])
+    second = bench.submit(1, m.Kind.EACH, [0])
+    bench.do(ev.ClientGone(1))
+    bench.finish(0, first, 0, 1)
+    assert bench.actions == []
+    bench.do(ev.EngineDied(0, 9, -1))
+    assert not bench.of(m.Ended)
+    assert second == 2
+
+
+def test_nonsense_changes_nothing():
+    bench = Bench(1)
+    for submit in (
+        m.Submit(0, 1, m.Kind.SPAN, [F], None, 0.0),
+        m.Submit(1, 2, m.Kind.EACH, [F], [0], 0.0),
+        m.Submit(1, 2, m.Kind.EACH, [F], None, 0.0),
+        m.Submit(1, 2, m.Kind.CALLS, [F], [0, 0], 0.0),
+    ):
+        with pytest.raises(ProtocolError):
+            bench.do(ev.ClientSaid(1, submit, (b"",)))
+        bench.brain.check_invariants()
+    assert not bench.brain.clients[1].bundles
+
+
+def test_part_of_an_mpi_group_cannot_be_shut_down():
+    bench = Bench()
+    for rank in range(3):
+        bench.engine(f"r{rank}", "g", rank, 3)
+    bench.engine("alone")
+    bench.do(ev.ClientSaid(1, m.Shutdown(1, [0, 3], False)))
+    (answer,) = bench.messages(m.Answer)
+    assert "0-2" in answer.error
+    assert "1-2" in answer.error
+    assert not bench.of(m.Stop)
+    bench.do(ev.ClientSaid(1, m.Shutdown(2, [3], False)))
+    assert [a.engine for a in bench.of(m.Stop)] == [3]
+    bench.do(ev.EngineSaid(3, m.Goodbye("told to")))
+    assert bench.messages(m.Engines)[0].left[0].reason is m.EndReason.SHUTDOWN
+    bench.do(ev.ClientSaid(1, m.Shutdown(3, None, True)))
+    assert [a.engine for a in bench.of(m.Stop)] == [0, 1, 2]
+    assert isinstance(bench.actions[-1], ev.Quit)
+
+
+def test_interrupts_go_by_the_control_channel():
+    bench = Bench(1)
+    bench.engine("deaf", channels=("work",))
+    bench.do(ev.ClientSaid(1, m.Interrupt([0, 1, 9])))
+    assert bench.actions == [ev.Command(0, m.Interrupt([]))]
