@@ -176,7 +176,7 @@ def measure(quick: bool = False) -> list[Row]:
     for name, (case, n_events) in CASES.items():
         fewest = 0.0
         for n_engines in ENGINES:
-            best = min(_once(case, n_engines, n_events // (4 if quick else 1)) for _ in range(1 if quick else 3))
+            best = min(_once(case, n_engines, n_events // (4 if quick else 1)) for _ in range(1 if quick else 2))
             fewest = fewest or best
             note = "" if n_engines > ENGINES[0] else "the baseline"
             workload = f"{name}, {n_engines:,} engines"

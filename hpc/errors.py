@@ -166,12 +166,24 @@ class CompositeError(HpcError):
             else:
                 key = (type(error).__name__, str(error), "")
             alike.setdefault(key, []).append(engine_id)
-        lines = [f"{len(self.errors)} engines failed{self.what and ' in ' + self.what}:"]
+        n = len(self.errors)
+        lines = [f"{n} engine{'s' * (n != 1)} failed{self.what and ' in ' + self.what}:"]
         for (ename, evalue, traceback), ids in alike.items():
-            lines.append(f"[engines {ranges(ids)}] {ename}: {evalue}")
+            lines.append(f"[{self._who(ids)}] {ename}: {evalue}")
             if traceback:
                 lines += ["    " + line for line in traceback.rstrip().splitlines()]
         return "\n".join(lines)
+
+    def _who(self, ids: list[int]) -> str:
+        """Name engines that failed alike, with their ranks and, if it is one and the same, their host."""
+        where = [error for i in ids if isinstance(error := self.errors[i], RemoteError | EngineLost)]
+        text = f"engine{'s' * (len(ids) != 1)} {ranges(ids)}"
+        if len(where) != len(ids):
+            return text
+        ranks = sorted(error.rank for error in where)
+        hosts = sorted({error.host for error in where})
+        on = f" on {hosts[0]}" if len(hosts) == 1 and hosts[0] else f" on {len(hosts)} hosts" * (len(hosts) > 1)
+        return f"{text}: rank{'s' * (len(ranks) != 1)} {ranges(sorted(set(ranks)))}{on}"
 
 
 def ranges(ids: list[int]) -> str:

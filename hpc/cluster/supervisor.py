@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from hpc.cluster import children, mpirun, processes, record
+from hpc.cluster import children, mpirun, ports, processes, record
 from hpc.cluster.children import Child
 from hpc.cluster.link import LauncherLink, Watch
-from hpc.cluster.options import DEFAULT_PORT, DETACH, ClusterOptions, Event
+from hpc.cluster.options import DETACH, ClusterOptions, Event
 from hpc.controller.server import ControllerOptions, run_controller
 from hpc.errors import HpcError
 from hpc.security.folders import cluster_dir
@@ -98,7 +98,9 @@ class Supervisor:
     # ------------------------------------------------------------ starting
 
     def _start_controller(self) -> None:
-        port = self._choose_port()
+        port = self._options.port
+        if port < 0:
+            port, self._port_note = ports.choose(self._options.ip)
         options = ControllerOptions(
             name=self.record.name,
             ip=self._options.ip,
@@ -128,18 +130,6 @@ class Supervisor:
             preload()
         self.record.controller_pid, self.record.controller_started = self._controller.pid, self._controller.started
         self.record.save()
-
-    def _choose_port(self) -> int:
-        if self._options.port >= 0:
-            return self._options.port
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("" if self._options.ip == "*" else self._options.ip, DEFAULT_PORT))
-            except OSError:
-                self._port_note = f"port {DEFAULT_PORT} is taken by another program: using port "
-                return 0
-        return DEFAULT_PORT
 
     def _on_controller_up(self) -> None:
         directory = cluster_dir(self.record.name)

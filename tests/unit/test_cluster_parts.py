@@ -5,11 +5,10 @@ import socket
 import stat
 import subprocess
 import sys
-import types
 
 import pytest
 
-from hpc.cluster import mpirun, processes, record, supervisor
+from hpc.cluster import mpirun, ports, processes, record
 from hpc.cluster.options import ClusterOptions, Event, check
 
 
@@ -161,10 +160,7 @@ def test_the_default_port_is_given_up_if_it_is_taken(monkeypatch):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        monkeypatch.setattr(supervisor, "DEFAULT_PORT", other.getsockname()[1])
-        chooser = types.SimpleNamespace(_options=ClusterOptions(1), _port_note="")
-        assert supervisor.Supervisor._choose_port(chooser) == 0
-        assert "taken" in chooser._port_note
-    assert supervisor.Supervisor._choose_port(chooser) == supervisor.DEFAULT_PORT
-    chooser._options = ClusterOptions(1, port=1)
-    assert supervisor.Supervisor._choose_port(chooser) == 1
+        monkeypatch.setattr(ports, "DEFAULT_PORT", other.getsockname()[1])
+        port, note = ports.choose("127.0.0.1")
+        assert (port, "taken" in note) == (0, True)
+    assert ports.choose("127.0.0.1") == (ports.DEFAULT_PORT, "")

@@ -173,10 +173,10 @@ def test_a_composite_error_groups_what_is_alike():
     error = CompositeError(errors, "execute")
     assert str(error) == (
         "5 engines failed in execute:\n"
-        "[engines 0-2,5] ZeroDivisionError: division by zero\n"
+        "[engines 0-2,5: ranks 0-2,5 on n] ZeroDivisionError: division by zero\n"
         "    Traceback\n"
         "      at solve\n"
-        "[engines 3] ValueError: bad input\n"
+        "[engine 3: rank 3 on n] ValueError: bad input\n"
         "    Traceback\n"
         "      at check"
     )
@@ -199,7 +199,7 @@ def test_a_composite_error_gives_each_engines_own():
 def test_a_composite_error_takes_errors_that_were_not_raised_by_code():
     lost = EngineLost("engine 1 (rank 1 on n) was killed by SIGKILL", engine_id=1, signal=9, reason="signal")
     text = str(CompositeError({1: lost}))
-    assert "[engines 1] EngineLost: engine 1 (rank 1 on n) was killed by SIGKILL" in text
+    assert "[engine 1: rank 0] EngineLost: engine 1 (rank 1 on n) was killed by SIGKILL" in text
 
 
 @given(st.sets(st.integers(0, 60)))
