@@ -76,7 +76,9 @@ def _how(end: m.End) -> str:
             name = f"signal {end.signal}"
         text = f"was killed by signal {end.signal}{f' ({name})' if name.startswith('SIG') else ''}"
         more = end.detail.removeprefix(f"was killed by {name}").strip()
-        return f"{text} {more}".rstrip()
+        if not more:
+            return text
+        return f"{text} {more}" if more.startswith("(") else f"{text}; it {more}"
     if end.detail:
         return end.detail  # the controller's words continue the sentence
     if end.reason == m.EndReason.EXIT and end.exit_code >= 0:

@@ -160,7 +160,7 @@ class Brain:
     def _refuse_missing(self, bundle: Bundle, targets: list[int]) -> bool:
         """End the tasks whose targets are not there; say whether any is left."""
         engines, each = self.registry.engines, bundle.kind is m.Kind.EACH
-        left = False
+        left, there = False, ""
         for offset, number in enumerate(targets):
             engine = engines.get(number)
             if engine is not None and engine.visible:
@@ -171,8 +171,8 @@ class Brain:
             if end is not None:
                 self.queues.end(bundle, start, stop, end.reason, describe_end(end), end=end)
             else:
-                detail = f"there is no engine {number}; {self.registry.describe_ids()}"
-                self.queues.end(bundle, start, stop, m.EndReason.REFUSED, detail)
+                there = there or self.registry.describe_ids()
+                self.queues.end(bundle, start, stop, m.EndReason.REFUSED, f"there is no engine {number}; {there}")
         return left
 
     def _pace(self, needs: tuple[bytes, ...]) -> Pace | None:

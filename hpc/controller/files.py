@@ -88,8 +88,9 @@ class Files:
             with contextlib.suppress(Exception):
                 if ConnectionInfo.load(path).cluster == self.cluster:
                     path.unlink()
-        with contextlib.suppress(OSError):
-            self.runtime.rmdir()
+        for directory in (self.runtime, self.directory):
+            with contextlib.suppress(OSError):  # not empty: the supervisor keeps its record and the logs there
+                directory.rmdir()
 
 
 def refuse_second(name: str) -> None:

@@ -96,6 +96,10 @@ class Journal:
         """Say who was refused, and why."""
         log.warning("refused %s: %s", who, why)
 
+    def mistake(self, where: str) -> None:
+        """Write the traceback of an error in the controller itself."""
+        log.exception("an error in hpc, please report it; going on after what %s said", where)
+
     def noise(self, detail: str) -> None:
         """Pass on what the transport says of somebody who is no peer."""
         log.warning("%s", detail)

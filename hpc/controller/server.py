@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from hpc.controller import events as ev
 from hpc.controller.brain import Brain
@@ -75,14 +75,16 @@ def run_controller(options: ControllerOptions, launcher: socket.socket | None = 
         if error.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
             raise explain_busy(error, options) from None
         raise
-    try:
-        files.write(server.ports)
-        controller = Controller(options, files, server, launcher)
-        with _own_process(controller, server):
+    controller = Controller(options, files, server, launcher)
+    with _own_process(controller) as bell:
+        try:
+            if bell is not None:
+                server.watch(bell.fileno(), lambda: bell.recv(64))
             return controller.run()
-    finally:
-        server.close()
-        files.remove()
+        finally:
+            # While signals are still taken care of: one that comes now must not leave anything behind.
+            server.close()
+            files.remove()
 
 
 class Controller:
@@ -91,18 +93,8 @@ class Controller:
     def __init__(
         self, options: ControllerOptions, files: Files, server: Server, launcher: socket.socket | None
     ) -> None:
-        facts = {
-            "pid": os.getpid(),
-            "started": own_start_ticks(),
-            "host": hostname(),
-            "name": options.name,
-            "cluster": files.cluster,
-            "addresses": files.addresses,
-            "unix": files.unix,
-            "version": software(),
-        }
         self.options, self.files, self.server = options, files, server
-        self.brain = Brain(grace_s=options.grace_s, facts=facts)
+        self.brain = Brain(grace_s=options.grace_s)
         self.contacts = Contacts()
         self.outbox = Outbox(server, self.contacts)
         self.life = Life(server)
@@ -124,13 +116,19 @@ class Controller:
 
     def run(self) -> int:
         """Serve until told to stop."""
-        self.journal.started(self.files)
         server, brain = self.server, self.brain
+        self.files.write(server.ports)
+        brain.facts = self._facts()
+        self.journal.started(self.files)
         while not self.quitting:
             arrivals = server.poll(self._timeout_s(time.monotonic()))
             now = time.monotonic()
             for arrival in arrivals:
-                self._arrival(arrival, now)
+                try:
+                    self._arrival(arrival, now)
+                except Exception:
+                    # A mistake in here must not take every engine's work with it.
+                    self.journal.mistake(repr(arrival.link))
             if self._farewells or self.life.dead or self._away or self.reception.strangers:
                 self._afterwards(now)
             due_s = brain.next_timeout(now)
@@ -139,6 +137,18 @@ class Controller:
             self.outbox.flush()
         self._leave()
         return 0
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "started": own_start_ticks(),
+            "host": hostname(),
+            "name": self.options.name,
+            "cluster": self.files.cluster,
+            "addresses": self.files.addresses,
+            "unix": self.files.unix,
+            "version": software(),
+        }
 
     def _timeout_s(self, now: float) -> float | None:
         times = [now + LOOK_AGAIN_S] if self.life.dead else []
@@ -342,10 +352,13 @@ class Controller:
 
 
 @contextmanager
-def _own_process(controller: Controller, server: Server) -> Iterator[None]:
-    """Take over signals and collector of the process; in a thread other than the main one, as in tests, neither."""
+def _own_process(controller: Controller) -> Iterator[socket.socket | None]:
+    """Take over signals and collector of the process; yield a socket that is readable after a signal.
+
+    In a thread other than the main one, as in tests, take over neither.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield None
         return
     # What is there now stays: the collector need not look at it again, nor touch the pages shared with the parent.
     gc.collect()
@@ -359,18 +372,16 @@ def _own_process(controller: Controller, server: Server) -> Iterator[None]:
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
-    server.watch(reader.fileno(), lambda: reader.recv(64))
     # Started with nohup, it is to outlive its terminal.
     hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
     old = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT, *hang_up)}
     old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
-        yield
+        yield reader
     finally:
         signal.set_wakeup_fd(old_fd)
         for signum, handler in old.items():
             signal.signal(signum, handler)
-        server.unwatch(reader.fileno())
         reader.close()
         writer.close()
 

@@ -302,7 +302,8 @@ class TcpServer:
             if channel.link is not None:
                 self._lose(channel.link)
             elif not channel.quiet:
-                detail = f"refused a peer at {channel.address or 'an unknown address (it was gone at once)'}: {channel.reason}"
+                who = channel.address or "an unknown address (it was gone at once)"
+                detail = f"refused a peer at {who}: {channel.reason}"
                 self._arrived(Arrival(NOISE, NOBODY, detail=detail))
 
     def _lose(self, link: TcpLink) -> None:

@@ -72,3 +72,11 @@ def test_the_tour_of_the_readme(tmp_path, monkeypatch):
     assert float(shown[1].split()[0]) == pytest.approx(500)
     assert shown[1].endswith("(1000,)")
     assert shown[-2:] == [str(sum(n * n for n in range(100_000))), str(2**100)]
+
+
+def test_files_that_the_pages_name_are_there():
+    for page in PAGES:
+        for name in re.findall(
+            r"`((?:hpc|client|engine|controller|transport|wire|tests|scripts)/[\w/]+\.py)`", page.read_text()
+        ):
+            assert (ROOT / name).exists() or (ROOT / "hpc" / name).exists(), f"{page.name} names {name}"

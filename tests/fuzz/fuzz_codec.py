@@ -28,9 +28,23 @@ DECODERS = [
 ]
 KINDS = [kind for kind in vars(m).values() if isinstance(kind, type) and issubclass(kind, m.Message)]
 NUMBERS = [0, 1, -1, 127, 128, 255, 256, 2**31, 2**32, 2**53, 2**63 - 1, -(2**63)]
-TOKENS = [b"hpc\x01", b"\xc0", b"\xc1", b"\xc7\x0c\xff", b"\xd6\xff", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff",
-          b"\xc6\xff\xff\xff\xff", b"\xdb\x7f\xff\xff\xff", b"\x80", b"\x90", b"\x91", b"\x81\x80\x80", b"\xcf" + b"\xff" * 8,
-          b"\xcb\x7f\xf8" + bytes(6), b"\xa1\xff", framing.WORD.pack(framing.MAGIC), b"\xff" * 8]  # fmt: skip
+# What MessagePack, the framing and the codec look for: nil, never used, times, arrays, maps and texts without end, NaN.
+TOKENS = [
+    *(
+        b"hpc\x01",
+        b"\xc0",
+        b"\xc1",
+        b"\x80",
+        b"\x90",
+        b"\x91",
+        b"\xa1\xff",
+        b"\x81\x80\x80",
+        b"\xc7\x0c\xff",
+        b"\xd6\xff",
+    ),
+    *(b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\x7f\xff\xff\xff"),
+    *(b"\xcf" + b"\xff" * 8, b"\xcb\x7f\xf8" + bytes(6), framing.WORD.pack(framing.MAGIC), b"\xff" * 8),
+]
 
 
 def some(rng: random.Random, hint: typing.Any, depth: int = 0) -> typing.Any:
@@ -168,7 +182,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="how many inputs to try")
     parser.add_argument("--seed", type=int, default=None, help="to repeat a run")
-    parser.add_argument("--atheris", action="store_true", help="let atheris make the inputs; other arguments are its own")
+    parser.add_argument(
+        "--atheris", action="store_true", help="let atheris make the inputs; it gets all other arguments"
+    )
     options, rest = parser.parse_known_args(argv)
     if options.atheris:
         guided(rest)

@@ -168,6 +168,7 @@ class RunningController:
             self.launched.close()
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
+        assert "Traceback" not in self.log()
         return self.status
 
 

@@ -1,5 +1,6 @@
 """The codec: every message goes there and back; garbage gives ProtocolError and nothing else."""
 
+import contextlib
 import importlib.util
 import math
 import types
@@ -135,10 +136,8 @@ def test_garbage(data):
 @pytest.mark.parametrize("decode", [codec.decode_entries, codec.decode_calls])
 @given(data=st.binary(max_size=100))
 def test_garbage_as_a_body(decode, data):
-    try:
+    with contextlib.suppress(ProtocolError):
         assert isinstance(decode(data), list)
-    except ProtocolError:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def saved(name="default", role="client", **changed):
 @pytest.fixture
 def gone():
     """The process id of a process that has ended."""
-    return subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    ).stdout
 
 
 def test_round_trip_and_modes(directory):

@@ -34,9 +34,10 @@ class Line:
         self.to_peer.append([codec.encode(m.Identify(codec.PROTOCOL, "1.0", CLUSTER))])
 
     def reconnect_unseen(self):
-        """As zmq does: the controller identifies itself again, and old messages of the peer are still under way."""
+        """As zmq does: the peer does not know, and may say things before it hears the new Identify."""
         self.known = False
         self.to_peer.clear()
+        self.to_controller.clear()
         self.to_peer.append([codec.encode(m.Identify(codec.PROTOCOL, "1.0", CLUSTER))])
 
     def peer_says(self):
@@ -154,7 +155,8 @@ def test_any_message_carries_an_acknowledgement():
 
 
 @pytest.mark.parametrize(
-    ("seq", "ack", "text"), [(2, 0, "message 2 came where 1 was due"), (1, 5, "acknowledges message 5, only 2 were sent")]
+    ("seq", "ack", "text"),
+    [(2, 0, "message 2 came where 1 was due"), (1, 5, "acknowledges message 5, only 2 were sent")],
 )
 def test_impossible_numbers(seq, ack, text):
     here = Session()

@@ -1,5 +1,6 @@
 """A server that is driven step by step, and peers of it, over both routes."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,21 +62,19 @@ class Harness:
     def connect(self, role: str = "client", **changed: Any) -> Connection:
         """Connect in the background, as the handshake of TCP needs the server at work."""
         public, secret = KEYS[role]
-        wanted = {"server_key": SERVER[0], "public_key": public, "secret_key": secret, "timeout_s": TIMEOUT_S, **changed}
-        where = {"unix": self.path} if self.route == "unix" else {"addresses": [self.address]}
+        keys = {"server_key": SERVER[0], "public_key": public, "secret_key": secret}
+        wanted: dict[str, Any] = {**keys, "timeout_s": TIMEOUT_S, **changed}
         if self.route == "unix":
-            connection = connect(**where, **wanted)
+            connection = connect(unix=self.path, **wanted)
         else:
             with self.working():
-                connection = connect(**where, **wanted)
+                connection = connect(addresses=[self.address], **wanted)
         self.connections.append(connection)
         return connection
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Let the server work in a thread of its own."""
-        import threading
-
         done = threading.Event()
 
         def work() -> None:
@@ -105,3 +104,19 @@ class Harness:
         for connection in self.connections:
             connection.close()
         self.server.close()
+
+
+@contextmanager
+def dealer(harness: Harness, **options: Any) -> Iterator[Any]:
+    """Give a socket of bare zmq with a client's keys, connected; what it sent is out at the end."""
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
+        sock.linger = 1000
+        sock.probe_router = 1
+        sock.curve_serverkey = SERVER[0].encode()
+        sock.curve_publickey, sock.curve_secretkey = (key.encode() for key in KEYS["client"])
+        for name, value in options.items():
+            setattr(sock, name, value)
+        sock.connect(harness.address)
+        yield sock
