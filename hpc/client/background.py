@@ -22,6 +22,8 @@ TCP_CHECK_S = 1.0
 TCP_DOWN_S = 3.0
 # So many transmissions are taken in before the background thread looks at its other duties.
 MAX_AT_ONCE = 64
+# How often it looks whether a streak of waits is over.
+NAP_S = 0.002
 
 
 class Background:
@@ -49,6 +51,8 @@ class Background:
                 link.watch.wait(self._pause_s())
                 link.wake.quiet()
                 link.outbox.flush()
+                if link.lent:
+                    link.reclaim()
                 if link.inbox.held:
                     with link.lock:
                         link.inbox.release_old()
@@ -58,7 +62,7 @@ class Background:
                     link.close()
                     break
                 with link.lock:
-                    if link.receiver:
+                    if link.receiver or (link.lent and link.conn is not None and not link.restless()):
                         continue
                     link.receiver = me
                 try:
@@ -76,6 +80,8 @@ class Background:
     def _pause_s(self) -> float | None:
         """Return after what time there may be something to do that no descriptor tells of."""
         link = self._link
+        if link.lent:
+            return NAP_S
         if link.inbox.held:
             return HOLD_S
         return TCP_CHECK_S if link.route == "tcp" else None

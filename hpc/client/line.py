@@ -65,6 +65,8 @@ class Line:
         What the background thread waits on, and what wakes it.
     interrupt : Waker
         Wakes the receiver if it is another thread.
+    lent : bool
+        Whether threads that wait have the connection in turns, so quickly that it is not watched in between.
     curious : list of Parker
         Threads that want to look again after the next message.
     """
@@ -86,6 +88,7 @@ class Line:
         self._doubtful: Connection | None = None
         self._poll: Any = None
         self._spin = Spin()
+        self.lent = False
         self._handled = 0
         self._end = end
 
@@ -101,6 +104,7 @@ class Line:
         self._poll = poll
         self.fd = conn.fileno()
         self.conn = conn
+        self.lent = False
         self.watch.add(self.fd)
 
     def drop(self, conn: Connection) -> None:

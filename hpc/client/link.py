@@ -21,6 +21,8 @@ from hpc.errors import ConnectError, HpcError
 from hpc.wire import messages as m
 from hpc.wire.session import Peer
 
+# One who waits sooner after another than this takes the connection from there, not from the background thread.
+STREAK_S = 0.001
 # How long the controller may take from the connection to the list of its engines.
 WELCOME_S = 20.0
 
@@ -56,6 +58,7 @@ class Link(Line):
         self.orphaned = False
         self.abandoned = False
         self._parked: list[Parker] = []
+        self._left = 0.0
         self._requests = 0
         self._placements: dict[int, Placement] = {}
         self._background: Background | None = None
@@ -192,7 +195,8 @@ class Link(Line):
                         self.receiver = me
                         mine = True
                 if mine:
-                    self.watch.remove(self.fd)
+                    if not self.lent:
+                        self.watch.remove(self.fd)
                     self._receive_until(done, deadline)
                 else:
                     self._park(done, deadline, waiters)
@@ -218,10 +222,29 @@ class Link(Line):
         return False
 
     def leave(self) -> None:
-        """Give the connection back to the background thread, and the role to whoever may want it."""
+        """Give the connection back to the background thread, and the role to whoever may want it.
+
+        Who calls one task after the other would have to take it away again at once; and if the answer came before that,
+        the background thread would wake for nothing. So in a streak of waits it is left to that thread to take it.
+        """
         if self.conn is not None:
-            self.watch.add(self.fd)
+            now = time.monotonic()
+            if not self.lent:
+                if now - self._left < STREAK_S:
+                    self.lent = True
+                    self.wake.ring()
+                else:
+                    self.watch.add(self.fd)
+            self._left = now
         self.pass_on()
+
+    def reclaim(self) -> None:
+        """Watch the connection again if the streak is over; for the background thread."""
+        with self.lock:
+            if self.lent and time.monotonic() - self._left >= STREAK_S:
+                self.lent = False
+                if self.conn is not None and not self.receiver:  # a receiver gives it back when it leaves
+                    self.watch.add(self.fd)
 
     def pass_on(self) -> None:
         """Wake a thread that waits, to take the role; the background thread if there is something for it to do."""

@@ -1,4 +1,4 @@
-"""Transmissions on a stream socket: lists of frames to bytes and back (docs/protocol.md, section 2.1).
+"""Transmissions on a stream socket: lists of frames as bytes, and back (docs/protocol.md, section 2.1).
 
 A transmission starts with a header: a word (magic and the number of frames less one), then the length of every frame;
 the frames follow. Sans-I/O: `pack` gives what to write, `Decoder` says where to receive into and gives back whole

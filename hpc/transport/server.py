@@ -25,7 +25,7 @@ ACCEPTS_PER_TURN: Final = 64
 class Server:
     """Links to all peers: `send` to them, `poll` for what arrives.
 
-    It never blocks but in `poll`, starts no thread of Python's, and reads a bounded amount from each link in a turn, so
+    It never blocks but in `poll`, starts no thread of its own, and reads a bounded amount from each link in a turn, so
     that neither a peer that floods nor one that never reads holds up the others.
 
     Parameters
