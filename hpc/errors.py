@@ -9,6 +9,7 @@ __all__ = [
     "DependencyError",
     "EngineLost",
     "HpcError",
+    "KeyRefused",
     "MpiMismatch",
     "MpiUnavailable",
     "NoCommunicator",
@@ -28,6 +29,10 @@ class HpcError(Exception):
 
 class ConnectError(HpcError, ConnectionError):
     """The controller cannot be reached, or refuses."""
+
+
+class KeyRefused(ConnectError):  # noqa: N818 - says what happened
+    """The key in the connection file is not the one that the other side expects: trying again does not help."""
 
 
 class SecurityError(HpcError):

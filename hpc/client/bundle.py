@@ -146,9 +146,12 @@ class CallsBundle(Bundle):
         for result in self.results[start:stop]:
             result._settle(outcome, index)
             index += 1
-        self.left -= stop - start
-        if self.left <= 0 or stop > len(self.results):  # some may have come twice
-            self.left = sum(not result.done() for result in self.results)
+        if stop - start == len(self.results):
+            self.left = 0
+        else:
+            self.left -= stop - start
+            if self.left <= 0 or stop > len(self.results):  # some may have come twice
+                self.left = sum(not result.done() for result in self.results)
         if not self.left:
             self.tasks = []
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from hpc import __version__
 from hpc.client.line import Connection
 from hpc.client.waiting import jitter
-from hpc.errors import ConnectError
+from hpc.errors import ConnectError, KeyRefused
 from hpc.security.connection import ConnectionInfo, find
 from hpc.transport import connect as open_connection
 from hpc.wire import codec
@@ -73,7 +73,8 @@ class Target:
                 return self._open_once(max(1.0, deadline - time.monotonic()))
             except ConnectError as error:
                 left_s = deadline - time.monotonic()
-                if left_s <= 0:
+                # While a controller waits to be started its file may be an old one; one that was named is what it is.
+                if left_s <= 0 or (isinstance(error, KeyRefused) and self.path is not None):
                     raise ConnectError(f"cannot connect to {self}: {error}") from None
                 time.sleep(min(left_s, PAUSE_S * jitter()))
 

@@ -72,8 +72,9 @@ class Inbox:
 
     def lone(self) -> bool:
         """Say whether a single task is all that is under way: somebody waits for a quick answer, perhaps."""
-        bundles = self.bundles
-        return len(bundles) == 1 and all(bundle.left == 1 for bundle in tuple(bundles.values()))
+        if len(self.bundles) != 1:
+            return False
+        return all(bundle.left == 1 for bundle in tuple(self.bundles.values()))  # a copy: other threads add some
 
     def handle(self, message: m.Message, frames: Sequence[Frame]) -> None:
         """Take in a message that is not of the connection itself."""

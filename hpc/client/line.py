@@ -131,9 +131,11 @@ class Line:
             events = self._spin.wait(self._poll.poll, timeout_ms)
         else:
             events = self._poll.poll(timeout_ms)
-        if len(events) > 1 or (events and events[0][0] == self.interrupt.fileno()):
+        if not events:
+            return False
+        if len(events) > 1 or events[0][0] != self.fd:
             self.interrupt.quiet()
-        return bool(events)
+        return True
 
     def restless(self) -> bool:
         """Say whether there is something to do that no descriptor tells of."""

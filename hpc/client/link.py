@@ -227,15 +227,16 @@ class Link(Line):
         Who calls one task after the other would have to take it away again at once; and if the answer came before that,
         the background thread would wake for nothing. So in a streak of waits it is left to that thread to take it.
         """
-        if self.conn is not None:
-            now = time.monotonic()
-            if not self.lent:
-                if now - self._left < STREAK_S:
-                    self.lent = True
-                    self.wake.ring()
-                else:
-                    self.watch.add(self.fd)
-            self._left = now
+        with self.lock:  # under which a connection is closed, too: what is watched is one that is open
+            if self.conn is not None:
+                now = time.monotonic()
+                if not self.lent:
+                    if now - self._left < STREAK_S:
+                        self.lent = True
+                        self.wake.ring()
+                    else:
+                        self.watch.add(self.fd)
+                self._left = now
         self.pass_on()
 
     def reclaim(self) -> None:

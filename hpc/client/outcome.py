@@ -49,7 +49,10 @@ class Reply:
 
     def talked(self) -> bool:
         """Say whether output of the tasks came, or will come, in pieces of its own."""
-        return any(entry.n_outputs for entry in self.entries)
+        for entry in self.entries:  # noqa: SIM110 - half the time of any()
+            if entry.n_outputs:
+                return True
+        return False
 
     def entry(self, index: int) -> m.Entry | None:
         """Return what the engine said of the task."""

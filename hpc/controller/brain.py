@@ -138,7 +138,7 @@ class Brain:
         elif len(targets) != (count if submit.kind is m.Kind.EACH else 1):
             raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
         known = self.queues.functions
-        needs = tuple(digest for digest in functions if not digest.startswith(BUILT_IN))
+        needs = tuple([digest for digest in functions if not digest.startswith(BUILT_IN)])
         bundle = Bundle(client, submit, frames, needs, self._pace(needs))
         client.bundles[first] = bundle
         for digest in needs:

@@ -151,6 +151,8 @@ class Controller:
         }
 
     def _timeout_s(self, now: float) -> float | None:
+        if not (self.life.dead or self._away or self.reception.strangers):
+            return self.brain.next_timeout(now)
         times = [now + LOOK_AGAIN_S] if self.life.dead else []
         if self._away:
             times.append(self._away[0][0])

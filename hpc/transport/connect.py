@@ -42,10 +42,13 @@ def connect(
     Raises
     ------
     ConnectError
-        Nobody is there, or the keys do not fit; it says what was tried.
+        Nobody is there; it says what was tried.
+    KeyRefused
+        Somebody is there, but the keys do not fit.
     """
     deadline = time.monotonic() + timeout_s
     tried: list[str] = []
+    kind = ConnectError
     if unix:
         try:
             return _connect_unix(unix, timeout_s)
@@ -61,8 +64,9 @@ def connect(
             # A private address may mean another machine here: somebody answered, but the next may be the right one.
             tried.append(str(error))
             left.remove(found)
+            kind = type(error)
     what = "; ".join(dict.fromkeys(tried)) or "nothing: no address is known"
-    raise ConnectError(f"cannot connect to the controller. Tried {what}")
+    raise kind(f"cannot connect to the controller. Tried {what}")
 
 
 def _connect_unix(path: str, timeout_s: float) -> Connection:

@@ -23,6 +23,7 @@ LENGTHS: Final = [struct.Struct(f"<{n}Q") for n in range(17)]
 _word = WORD.unpack_from
 _lengths_of = [each.unpack_from for each in LENGTHS]
 _header_of = [each.pack for each in HEADERS]
+_header_of_two = _header_of[2]
 
 # From this size on a frame is received into memory of its own, not by way of the receive buffer.
 LARGE_NBYTES: Final = 64 * 1024
@@ -43,6 +44,10 @@ def pack(frames: Sequence[Frame]) -> bytes | list[Frame]:
     Large frames are not copied: they must not change until they are written.
     """
     count = len(frames)
+    if count == 2:  # the shortest way for the commonest case: a message and its body
+        first, second = frames
+        if type(first) is type(second) is bytes and len(first) + len(second) < JOIN_NBYTES:
+            return _header_of_two(MAGIC + 1, len(first), len(second)) + first + second
     lengths = [frame.nbytes if type(frame) is memoryview else len(frame) for frame in frames]
     if count <= 16:
         header = _header_of[count](MAGIC + count - 1, *lengths)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hpc.errors import ConnectError
+from hpc.errors import ConnectError, KeyRefused
 from hpc.transport import zmtp
 from hpc.transport.connection import Connection
 from hpc.transport.framing import Frame
@@ -119,11 +119,11 @@ class TcpConnection(Connection):
                 continue
             event, value = found
             if event == zmtp.FAILED_AUTH:
-                raise ConnectError(
+                raise KeyRefused(
                     f"{self.address} refused: wrong key. The connection file is of another cluster or of an earlier one"
                 )
             if event == zmtp.FAILED_NO_DETAIL:
-                raise ConnectError(
+                raise KeyRefused(
                     f"{self.address} refused: wrong key of the controller (the connection file is of another cluster,"
                     " or of an earlier one), or nothing is behind the tunnel that ends there"
                 )

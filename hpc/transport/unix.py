@@ -84,7 +84,7 @@ class UnixConnection(Connection):
 
     def recv(self, timeout_s: float | None = None) -> list[Frame] | None:  # noqa: D102
         decoder = self._decoder
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s if timeout_s else 0.0
         while True:
             ready, at = self._ready, self._next
             if at < len(ready):

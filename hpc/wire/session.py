@@ -137,18 +137,19 @@ class Peer:
             The transmission is malformed, or of another cluster or version.
         """
         seq, ack, message = codec.from_controller(frames[0], self.hello.role)
-        if isinstance(message, m.Identify):
-            return None, [self._introduce(message)]
-        if isinstance(message, m.Welcome):
-            self.welcome, self._connected = message, True
-            return message, self.session.resume(message.received)
-        if isinstance(message, m.Refused):
-            self._connected = False
-            return message, []
-        if not self.session.accept(seq, ack, frames):
+        if not seq:
+            if isinstance(message, m.Identify):
+                return None, [self._introduce(message)]
+            if isinstance(message, m.Welcome):
+                self.welcome, self._connected = message, True
+                return message, self.session.resume(message.received)
+            if isinstance(message, m.Refused):
+                self._connected = False
+                return message, []
+        session = self.session
+        if not session.accept(seq, ack, frames):
             return None, []
-        answer = [self.session.acknowledge()] if self.session.ack_due() else []
-        return (None if isinstance(message, m.Ack) else message), answer
+        return (None if type(message) is m.Ack else message), [session.acknowledge()] if session.ack_due() else []
 
     def _introduce(self, identify: m.Identify) -> list[Frame]:
         if identify.protocol != codec.PROTOCOL:
