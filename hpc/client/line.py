@@ -230,11 +230,15 @@ class Line:
             if frames is None:
                 return None
             connected = self.peer.connected
-            message, answers = self.peer.receive(frames)
-            if not (connected and self.peer.connected):
-                for answer in answers:
-                    self.transmit(answer)
-                answers = []
+            try:
+                message, answers = self.peer.receive(frames)
+                if not (connected and self.peer.connected):
+                    for answer in answers:
+                        self.transmit(answer)
+                    answers = []
+            except BaseException:
+                self.doubt(conn)  # while nobody else may send: nothing must follow half a resumption
+                raise
         return message, frames, answers
 
     def _dispatch(self, message: m.Message, frames: list[Frame]) -> None:

@@ -96,6 +96,10 @@ class Journal:
         """Say who was refused, and why."""
         log.warning("refused %s: %s", who, why)
 
+    def gap(self, contact: object, what: str) -> None:
+        """Say that a peer was asked to resume its session."""
+        log.info("asking %s to send again: %s", contact, what)
+
     def mistake(self, where: str) -> None:
         """Write the traceback of an error in the controller itself."""
         log.exception("an error in hpc, please report it; going on after what %s said", where)

@@ -32,7 +32,7 @@ from hpc.security.host import hostname, own_start_ticks, start_ticks
 from hpc.transport import CLOSED, FRAMES, NOISE, OPENED, Arrival, Link, Server
 from hpc.wire import codec
 from hpc.wire import messages as m
-from hpc.wire.session import Frames
+from hpc.wire.session import Frames, GapError
 
 __all__ = ["ControllerOptions", "run_controller"]
 
@@ -223,6 +223,10 @@ class Controller:
                 self.event(ev.EngineSaid(contact.number, message, body), now)
             else:
                 self.event(ev.ClientSaid(contact.number, message, body), now)
+        except GapError as error:
+            self.journal.gap(contact, str(error))
+            self._ask_again(contact, now)
+            return
         except ProtocolError as error:
             self.journal.refused(str(contact), str(error))
             self._turn_away(contact, str(error), now)
@@ -280,6 +284,13 @@ class Controller:
     def _look_again(self, when: float, contact: Contact) -> None:
         self._n_away += 1
         heapq.heappush(self._away, (when, self._n_away, contact))
+
+    def _ask_again(self, contact: Contact, now: float) -> None:
+        """Have a peer resume its session over the link that it has: something was lost before it was sent."""
+        link = contact.link
+        if link is not None:
+            link.data = contact.link = None
+            self.reception.opened(link, now)
 
     def _turn_away(self, contact: Contact, reason: str, now: float) -> None:
         link = contact.link

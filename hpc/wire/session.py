@@ -23,6 +23,10 @@ ACK_EVERY_MESSAGES: Final = 32
 ACK_EVERY_NBYTES: Final = 4 * 1024 * 1024
 
 
+class GapError(ProtocolError):
+    """Messages are missing before this one: the connection is to be made anew, and the session resumed."""
+
+
 class Session:
     """One direction-less half of a stream: numbers, acknowledges, keeps, repeats.
 
@@ -63,7 +67,7 @@ class Session:
         if seq <= self.received:
             return False
         if seq != self.received + 1:
-            raise ProtocolError(f"message {seq} came where {self.received + 1} was due")
+            raise GapError(f"message {seq} came where {self.received + 1} was due")
         self.received = seq
         self._owed_messages += 1
         self._owed_nbytes += sum(map(len, frames)) if len(frames) > 1 else len(frames[0])

@@ -14,7 +14,7 @@ from hpc.errors import ConnectError
 from hpc.transport.unix import UnixConnection
 from hpc.wire import codec, failures, functions, objects
 from hpc.wire import messages as m
-from hpc.wire.session import Session
+from hpc.wire.session import GapError, Session
 
 
 class TcpLike(UnixConnection):
@@ -108,7 +108,11 @@ class FakeController:
                 conn.send(repeated)
             self.say(m.Engines(list(self.rows.values()), [], True))
             return
-        if not self.session.accept(seq, ack, frames):
+        try:
+            if not self.session.accept(seq, ack, frames):
+                return
+        except GapError:
+            conn.send([codec.encode(m.Identify(codec.PROTOCOL, "0", "c1"))])
             return
         if self.session.ack_due():
             conn.send(self.session.acknowledge())

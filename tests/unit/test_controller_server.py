@@ -398,3 +398,18 @@ def test_status_describes_controller_and_engines(shared):
     client.say(m.Query(10, "nonsense"))
     assert "no such query" in client.hear(m.Answer)[0].error
     engine.close()
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+def test_a_message_lost_before_it_was_sent_is_asked_for(shared, tcp):
+    """A client that was interrupted between packing and sending goes on as if nothing had been."""
+    client, engine = shared.client(tcp=tcp), shared.engine(tcp=tcp)
+    client.hear(m.Engines, where=lambda e: any(row.id == engine.id for row in e.joined))
+    client.peer.pack(m.Define(FUNCTION, "f"), (b"", b"by value"))  # and never sent
+    client.say(m.Submit(1, 2, m.Kind.CALLS, [FUNCTION], [engine.id], 0.0), (b"body",))
+    client.hear(m.Welcome)
+    run, _ = engine.work.hear(m.Run)
+    engine.work.say(m.Results(run.client, 1, 0, 2, False, [], 0.0), (b"entries",))
+    delivery, _ = client.hear(m.Delivery)
+    assert (delivery.items[0].first, delivery.items[0].stop) == (1, 2)
+    engine.close()
