@@ -19,7 +19,7 @@ from hpc.client.spin import Spin
 from hpc.client.waiting import Parker, Waker, Watch
 from hpc.errors import ConnectError, ProtocolError
 from hpc.wire import messages as m
-from hpc.wire.session import Frame, Peer
+from hpc.wire.session import Frame, GapError, Peer
 
 
 class Connection(Protocol):
@@ -201,6 +201,9 @@ class Line:
             self.drop(conn)
             if self.inbox.farewell is not None or isinstance(error, ConnectError):
                 self._end(self.inbox.farewell or error)
+            return False
+        except GapError:
+            self.drop(conn)  # to be made anew, and resumed
             return False
         except ProtocolError as error:
             self.drop(conn)
