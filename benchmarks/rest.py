@@ -20,23 +20,30 @@ KILLS = 5
 
 def measure(quick: bool = False) -> list[Row]:
     """Start 64 engines and 64 raw workers; look at them idle, then busy, then dying."""
+    with ours.tcp_cluster(1) as far:
+        alone = rss(far[0].apply_sync(os.getpid))
     with ExitStack() as stack:
         raw = stack.enter_context(RawCluster("tcp", ENGINES))
         rc = stack.enter_context(ours.cluster(ENGINES))
         controller, engines, others = ours.processes(rc)
-        rows = at_rest(rc, raw, [controller, *engines, *others], 3 if quick else 8)
-        rows = [*memory(controller, engines, raw), *rows]
+        rows = at_rest(raw, [controller, *engines, *others], 3 if quick else 8)
+        rows = [
+            *memory(controller, engines, raw),
+            under("RSS of an engine that connects by TCP", "MB", alone, 35),
+            *rows,
+        ]
         rows += on_all(rc, raw, 3 if quick else 9)
         rows += killed(rc)
     return rows
 
 
+def rss(pid: int) -> float:
+    """Return the resident size in MB, which are 10^6 bytes; shared pages count in full."""
+    return float(psutil.Process(pid).memory_info().rss / 1e6)
+
+
 def memory(controller: int, engines: list[int], raw: RawCluster) -> list[Row]:
-    """Read resident sizes: MB are 10^6 bytes, shared pages count in full."""
-
-    def rss(pid: int) -> float:
-        return psutil.Process(pid).memory_info().rss / 1e6
-
+    """Read resident sizes."""
     sizes = [rss(pid) for pid in engines]
     unshared = statistics.median(psutil.Process(pid).memory_full_info().uss for pid in engines) / 1e6
     return [
@@ -49,7 +56,7 @@ def memory(controller: int, engines: list[int], raw: RawCluster) -> list[Row]:
     ]
 
 
-def at_rest(rc: Any, raw: RawCluster, pids: list[int], seconds: float) -> list[Row]:
+def at_rest(raw: RawCluster, pids: list[int], seconds: float) -> list[Row]:
     """Add up the processor time of everything, this client included, while nothing is asked for."""
     time.sleep(1)  # what just happened may have its echo
     families = {"ours": [*pids, os.getpid()], "raw": raw.pids}
