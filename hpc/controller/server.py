@@ -5,17 +5,11 @@ goes on; what was wrong stands in the log, one line each.
 """
 
 import errno
-import gc
 import heapq
-import logging
 import os
-import resource
-import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hpc.controller import events as ev
@@ -26,6 +20,7 @@ from hpc.controller.journal import Journal, set_up_log
 from hpc.controller.life import LOOK_AGAIN_S, Life, Watched
 from hpc.controller.options import ControllerOptions
 from hpc.controller.outbox import Outbox
+from hpc.controller.process import own_process, raise_file_limit
 from hpc.controller.reception import Reception
 from hpc.errors import ProtocolError
 from hpc.security.host import hostname, own_start_ticks, start_ticks
@@ -40,8 +35,6 @@ __all__ = ["ControllerOptions", "run_controller"]
 CLIENT_LOOK_S: Final = 1.0
 # What is still to go out at the end may take this long.
 FAREWELL_S: Final = 0.5
-
-log = logging.getLogger("hpc.controller")
 
 
 def run_controller(options: ControllerOptions, launcher: socket.socket | None = None) -> int:
@@ -60,7 +53,7 @@ def run_controller(options: ControllerOptions, launcher: socket.socket | None = 
         The port, or the name, is in use; it says by whom and what to do.
     """
     set_up_log(options)
-    _raise_file_limit()
+    raise_file_limit()
     files = Files(options)
     try:
         server = Server(
@@ -76,7 +69,7 @@ def run_controller(options: ControllerOptions, launcher: socket.socket | None = 
             raise explain_busy(error, options) from None
         raise
     controller = Controller(options, files, server, launcher)
-    with _own_process(controller) as bell:
+    with own_process(controller.stop) as bell:
         try:
             if bell is not None:
                 server.watch(bell.fileno(), lambda: bell.recv(64))
@@ -185,6 +178,10 @@ class Controller:
         else:
             arrival.token()
 
+    def stop(self, reason: str) -> None:
+        """End the loop after this round; the first reason counts."""
+        self.quitting = self.quitting or reason
+
     def event(self, event: ev.Event, now: float) -> None:
         """Have the brain handle an event, and do what it decides."""
         self._act(self.brain.handle(event, now))
@@ -268,7 +265,7 @@ class Controller:
         self.reception.closed(link)
         if link is self.outbox.launcher:
             self.outbox.launcher = None
-            self.quitting = self.quitting or "its supervisor has ended"
+            self.stop("its supervisor has ended")
         contact = link.data
         if contact is not None:
             link.data = contact.link = None
@@ -362,49 +359,3 @@ class Controller:
         until = time.monotonic() + FAREWELL_S
         while (left_s := until - time.monotonic()) > 0 and not all(link.closed for link in links):
             self.server.poll(left_s)
-
-
-@contextmanager
-def _own_process(controller: Controller) -> Iterator[socket.socket | None]:
-    """Take over signals and collector of the process; yield a socket that is readable after a signal.
-
-    In a thread other than the main one, as in tests, take over neither.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield None
-        return
-    # What is there now stays: the collector need not look at it again, nor touch the pages shared with the parent.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-    def stop(signum: int, _: object) -> None:
-        controller.quitting = controller.quitting or f"stopped by {signal.Signals(signum).name}"
-
-    # Waiting goes on after a signal (PEP 475): a byte in the socket ends it.
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    # Started with nohup, it is to outlive its terminal.
-    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
-    old = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT, *hang_up)}
-    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(old_fd)
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
-        reader.close()
-        writer.close()
-
-
-def _raise_file_limit() -> None:
-    """Allow as many connections as the system permits."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError) as error:
-            # macOS says "unlimited" and means a number.
-            log.debug("the limit of open files stays at %d: %s", soft, error)
