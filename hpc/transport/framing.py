@@ -60,6 +60,25 @@ def pack(frames: Sequence[Frame]) -> bytes | list[Frame]:
     return _pieces(header, frames, lengths)
 
 
+def unpack(piece: bytes) -> list[Frame]:
+    """Return the frames of a transmission that `pack` made one piece; of anything else, the piece itself."""
+    nbytes = len(piece)
+    if nbytes < FIRST.size:
+        return [piece]
+    count = (_word(piece)[0] ^ MAGIC) + 1
+    pos = 4 + 8 * count
+    if count > codec.MAX_FRAMES or pos > nbytes:
+        return [piece]
+    lengths = _lengths_of[count](piece, 4) if count <= 16 else struct.unpack_from(f"<{count}Q", piece, 4)
+    if pos + sum(lengths) != nbytes:
+        return [piece]
+    frames: list[Frame] = []
+    for length in lengths:
+        frames.append(piece[pos : pos + length])
+        pos += length
+    return frames
+
+
 def _pieces(header: bytes, frames: Sequence[Frame], lengths: list[int]) -> list[Frame]:
     pieces: list[Frame] = []
     small: list[Frame] = [header]

@@ -135,10 +135,11 @@ class TcpConnection(Connection):
 
     def send(self, frames: Sequence[Frame]) -> None:  # noqa: D102
         self._check()
-        last = len(frames) - 1
+        parts = zmtp.parts_of(frames)
+        last = len(parts) - 1
         flags = zmtp.SNDMORE | zmtp.NOBLOCK
         try:
-            for i, frame in enumerate(frames):
+            for i, frame in enumerate(parts):
                 part, copy = zmtp.outgoing(frame)
                 self._send(part, flags if i < last else zmtp.NOBLOCK, copy)
         except zmq.Again:
@@ -163,7 +164,7 @@ class TcpConnection(Connection):
                 parts = [self._recv(zmtp.NOBLOCK, False)]
                 while parts[-1].more:
                     parts.append(self._recv(zmtp.NOBLOCK, False))
-                frames: list[Frame] = [zmtp.received(part) for part in parts]
+                frames = zmtp.received(parts)
                 if len(frames) > 1 or frames[0]:  # an empty one only asked whether we are there
                     return frames
             except zmq.ZMQError as error:

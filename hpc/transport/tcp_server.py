@@ -245,7 +245,7 @@ class TcpServer:
                     link = self._meet(routing_id, parts[0])
                     if link is None:
                         continue
-                frames: list[Frame] = [zmtp.received(part) for part in parts]
+                frames = zmtp.received(parts)
                 if len(frames) > 1 or frames[0]:
                     self._arrived(Arrival(FRAMES, link, frames))
                     nbytes += sum(map(len, frames))
@@ -331,8 +331,9 @@ class TcpServer:
                 raise
             self._lose(link)
             return
-        last = len(frames) - 1
-        for i, frame in enumerate(frames):
+        parts = zmtp.parts_of(frames)
+        last = len(parts) - 1
+        for i, frame in enumerate(parts):
             part, copy = zmtp.outgoing(frame)
             self._send(part, zmtp.SNDMORE if i < last else 0, copy)
 

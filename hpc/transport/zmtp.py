@@ -5,9 +5,10 @@ Only the modules of the TCP route import this, and with it zmq.
 
 import itertools
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hpc.transport.framing import LARGE_NBYTES, MAX_FRAME_NBYTES
+from hpc.transport.framing import LARGE_NBYTES, MAX_FRAME_NBYTES, Frame, pack, unpack
 
 if TYPE_CHECKING:
     zmq: Any  # the type checker does not look into it
@@ -94,9 +95,19 @@ def protocol_reason(value: int) -> str:
     return _REASONS.get(value, f"it does not speak ZMTP with CURVE (0x{value:x})")
 
 
-def received(part: Any) -> bytes | memoryview:
-    """Return a received part as a frame: a small one as bytes, a large one as the writable memory it came in."""
-    return bytes(part) if len(part) < LARGE_NBYTES else memoryview(part)
+def received(parts: list[Any]) -> list[Frame]:
+    """Return the frames of a message: small ones as bytes, large ones as the writable memory they came in."""
+    if len(parts) == 1 and len(parts[0]) < LARGE_NBYTES:
+        return unpack(bytes(parts[0]))
+    return [bytes(part) if len(part) < LARGE_NBYTES else memoryview(part) for part in parts]
+
+
+def parts_of(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Return a transmission as the parts of a message: one if it is small, since each costs both ends some time."""
+    if len(frames) == 1:
+        return frames
+    packed = pack(frames)
+    return (packed,) if type(packed) is bytes else frames
 
 
 def outgoing(frame: Any) -> tuple[Any, bool]:

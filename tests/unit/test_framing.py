@@ -155,3 +155,20 @@ def test_advance(pieces, data):
     whole = b"".join(pieces)
     n = data.draw(st.integers(0, len(whole)))
     assert b"".join(advance(pieces, n)) == whole[n:]
+
+
+@given(st.lists(st.binary(max_size=12), min_size=1, max_size=40))
+def test_a_piece_is_unpacked_to_what_was_packed(frames):
+    piece = pack(frames)
+    if type(piece) is bytes:
+        assert framing.unpack(piece) == frames
+    else:
+        assert sum(map(len, frames)) >= JOIN
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_piece_stays_as_it_is(text):
+    assert framing.unpack(b"hpc" + text) == [b"hpc" + text]
+    announced = framing.WORD.pack(framing.MAGIC + 1) + text
+    if announced != pack(framing.unpack(announced)):
+        assert framing.unpack(announced) == [announced]
