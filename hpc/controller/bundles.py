@@ -152,6 +152,13 @@ class Part:
         self.each_s = 0.0
         bundle.parts.add(self)
 
+    def split(self, at: int) -> "Part":
+        """Keep what is before ``at``; return the rest, which is where this is."""
+        rest = Part(self.bundle, at, self.stop)
+        rest.engine, rest.seat, rest.sent, rest.each_s = self.engine, self.seat, self.sent, self.each_s
+        self.stop = at
+        return rest
+
     def __repr__(self) -> str:
         state = "waits" if self.engine is None else f"{'on' if self.sent else 'for'} engine {self.engine.id}"
         return f"<Part {self.bundle.client.number}/{self.bundle.first}[{self.start}:{self.stop}] {state}>"

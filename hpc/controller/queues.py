@@ -297,10 +297,16 @@ class Queues:
             seat.refile()
 
     def _covering(self, engine: Engine, message: m.Results) -> list[Part]:
-        """Return the parts that hold exactly the tasks of some results, from the first unfinished of a part on."""
-        at, parts = message.start, []
-        for part in engine.sent:
-            if at < message.stop and part.start == at and is_of(part.bundle, message.client, message.first):
+        """Return the parts that hold exactly the tasks of some results, the first of them perhaps made for that."""
+        at, parts = message.start, list[Part]()
+        for part in tuple(engine.sent):
+            if at >= message.stop or not is_of(part.bundle, message.client, message.first):
+                continue
+            if part.start < at < part.stop and not parts:  # they have overtaken earlier ones
+                rest = part.split(at)
+                engine.sent.insert(engine.sent.index(part) + 1, rest)
+                part = rest  # noqa: PLW2901
+            if part.start == at:
                 parts.append(part)
                 at = part.stop
         return parts if at >= message.stop and parts else []

@@ -216,6 +216,20 @@ def test_results_may_span_the_parts_that_an_engine_was_sent():
     assert (delivered.item.start, delivered.item.stop) == (0, 5)
 
 
+def test_results_may_overtake_earlier_ones():
+    bench = Bench(1)
+    first = bench.submit(10, m.Kind.CALLS, [0])
+    bench.finish(0, first, 6, 8)
+    (item,) = [action.item for action in bench.actions if isinstance(action, ev.Deliver)]
+    assert (item.start, item.stop) == (6, 8)
+    for start, stop in ((8, 10), (0, 6)):
+        bench.finish(0, first, start, stop)
+        assert [action.item.start for action in bench.actions if isinstance(action, ev.Deliver)] == [start]
+    bench.finish(0, first, 6, 8)
+    assert not [action for action in bench.actions if isinstance(action, ev.Deliver)]
+    assert not bench.brain.clients[1].bundles
+
+
 def test_an_abort_ends_what_waits_now_and_what_was_sent_when_it_comes_back():
     bench = Bench(1)
     first = bench.submit(20)
