@@ -46,7 +46,9 @@ class RawCluster:
         self.socket.send_multipart([QUIT, b""])
         self.socket.close()
         self.context.term()
-        self.process.communicate(timeout=20)
+        self.process.wait(20)  # its stdin stays open till then: else it would take us for dead, and not clean up
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.stdout.close()  # type: ignore[union-attr]
 
     def one(self, function: Callable[[object], object], argument: object, worker: int = 0) -> object:
         """Run one task on that worker and wait for its result."""

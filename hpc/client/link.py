@@ -231,7 +231,8 @@ class Link(Line):
             if self.conn is not None:
                 now = time.monotonic()
                 if not self.lent:
-                    if now - self._left < STREAK_S:
+                    # Not over TCP: there, to look whether something came swallows the sign of it.
+                    if now - self._left < STREAK_S and self.conn.route == "unix":
                         self.lent = True
                         self.wake.ring()
                     else:
@@ -251,6 +252,8 @@ class Link(Line):
         """Wake a thread that waits, to take the role; the background thread if there is something for it to do."""
         if self.conn is None or self.restless() or (self.abandoned and not self.inbox.bundles):
             self.wake.ring()
+            if self.receiver:  # another thread has the role already, and `restless` may have swallowed its sign
+                self.interrupt.ring()
         if self._parked:
             self.wake_parked(1)
 
