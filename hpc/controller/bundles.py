@@ -58,9 +58,11 @@ class Bundle:
 
     __slots__ = (
         "aborts",
+        "awaits",
         "body",
         "client",
         "count",
+        "feeds",
         "first",
         "functions",
         "kind",
@@ -71,6 +73,7 @@ class Bundle:
         "parts",
         "pool",
         "retries",
+        "route",
         "tries",
     )
 
@@ -82,9 +85,13 @@ class Bundle:
         self.count = self.left = submit.count
         self.kind = submit.kind
         self.functions = submit.functions
+        self.route = submit.route
         self.needs = needs
         self.pace = pace
         self.body = body
+        # Whether the body is yet to come, and which bundle's body the result of this one is (`hpc.controller.feeding`).
+        self.awaits = False
+        self.feeds: Bundle | None = None
         # Counted where it matters, for load-balanced work.
         self.nbytes = 0
         self.retries = submit.options.retries if submit.options is not None else 0
@@ -151,6 +158,11 @@ class Part:
         # Seconds that were expected per task when the part was sent: what it adds to its engine's backlog.
         self.each_s = 0.0
         bundle.parts.add(self)
+
+    @property
+    def awaits(self) -> bool:
+        """Whether it cannot be sent yet, because the body of its bundle is yet to come."""
+        return self.bundle.awaits and self.start < self.stop
 
     def __repr__(self) -> str:
         state = "waits" if self.engine is None else f"{'on' if self.sent else 'for'} engine {self.engine.id}"

@@ -4,6 +4,7 @@ Direct work waits for its engine, load-balanced work in a pool; both end in the 
 of direct work is the order of submission on every engine, because one event queues a bundle for all of its targets.
 """
 
+from hpc.controller import feeding
 from hpc.controller.balance import STUCK_S, UNKNOWN_S, WORTH_STEALING_S, Pool, Seat
 from hpc.controller.bundles import Bundle, Part
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
@@ -22,6 +23,7 @@ class Queues:
         self.out = out
         self.functions: dict[bytes, tuple[m.Define, Frames]] = {}
         self.pools = Pools(registry)
+        self.freed: list[Engine] = []  # may have direct work that waited behind what has ended now
 
     def __repr__(self) -> str:
         return f"<Queues {self.pools!r}, {len(self.functions)} functions>"
@@ -49,7 +51,7 @@ class Queues:
 
     def _queue(self, part: Part, engine: Engine) -> None:
         part.engine = engine
-        if engine.direct or len(engine.sent) >= WINDOW or not engine.open:
+        if engine.direct or len(engine.sent) >= WINDOW or not engine.open or part.awaits:
             engine.direct.append(part)
         else:
             self._send(engine, part)
@@ -98,7 +100,7 @@ class Queues:
     def refill(self, engine: Engine, now: float) -> None:
         """Give an engine that has made progress more to do, if there is any."""
         direct = engine.direct
-        while direct and len(engine.sent) < WINDOW and engine.open:
+        while direct and len(engine.sent) < WINDOW and engine.open and not direct[0].awaits:
             part = direct.popleft()
             if part.start < part.stop:
                 self._send(engine, part)
@@ -272,7 +274,9 @@ class Queues:
             bundle.pace.observe(each_s)
             client.pace.observe(each_s)
         bundle.ended(n)
-        if not client.gone:
+        if bundle.feeds is not None:
+            feeding.feed(self, bundle, engine, message, frames)
+        elif not client.gone:
             item = m.Delivered(first, start, stop, engine.id, message.packed, len(frames))
             self.out.append(Deliver(client.number, item, frames))
         self.refill(engine, now)
@@ -324,7 +328,9 @@ class Queues:
     ) -> None:
         """Tell the client that tasks ended without a result of their own."""
         bundle.ended(stop - start)
-        if not bundle.client.gone:
+        if bundle.feeds is not None:
+            feeding.fail(self, bundle, reason, detail, end)
+        elif not bundle.client.gone:
             message = m.Ended(bundle.first, start, stop, reason, detail, end)
             self.out.append(Tell(bundle.client.number, message))
 
@@ -386,7 +392,7 @@ def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
     bundle = part.bundle
     if start < 0:
         start, stop = part.start, part.stop
-    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions)
+    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)
 
 
 def is_of(bundle: Bundle, client: int, first: int) -> bool:

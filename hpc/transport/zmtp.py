@@ -8,6 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from hpc.transport.framing import LARGE_NBYTES, MAX_FRAME_NBYTES
+from hpc.transport.shared import SharedFrame
 
 if TYPE_CHECKING:
     zmq: Any  # the type checker does not look into it
@@ -102,8 +103,11 @@ def received(part: Any) -> bytes | memoryview:
 def outgoing(frame: Any) -> tuple[Any, bool]:
     """Return how to send a frame: what to hand to zmq, and whether it shall copy.
 
-    A frame that zmq has received goes out as it is, without a copy: its memory is counted.
+    A frame that zmq has received goes out as it is, without a copy: its memory is counted. One in shared memory goes
+    out of there.
     """
+    if type(frame) is SharedFrame:
+        frame = frame.view()
     nbytes = frame.nbytes if type(frame) is memoryview else len(frame)
     if nbytes < ZERO_COPY_NBYTES:
         return frame, True
