@@ -200,7 +200,7 @@ class AsyncResult(Future[Any]):
     @property
     def sent(self) -> bool:
         """Whether the memory of arrays among the arguments may be used again."""
-        return all(0 < mark.seq <= self._link.peer.session.acknowledged for mark in self._marks()) or self.done()
+        return all(mark.is_free(self._link.peer.session.acknowledged) for mark in self._marks()) or self.done()
 
     def wait_for_send(self, timeout: float | None = None) -> None:
         """Wait until `sent`; `TimeoutError` after ``timeout`` seconds."""
@@ -214,6 +214,12 @@ class AsyncResult(Future[Any]):
 
     def _marks(self) -> list[Mark]:
         return [] if self._mark is None else [self._mark]
+
+    def _route(self, outcome: Outcome | None) -> str:
+        """Return the way that the large data of a task took: that of the result, or else that of the arguments."""
+        routes = [] if outcome is None else [outcome.route]
+        routes += [mark.route for mark in self._marks()]
+        return next((route for route in routes if route != "inline"), "inline")
 
     def _slots(self) -> Iterator[tuple[int, Outcome | None, int]]:
         """Yield target (-1 if open), outcome and index in it, for each task."""
@@ -250,6 +256,7 @@ class AsyncResult(Future[Any]):
         slots = enumerate(zip(self.task_ids, self._slots(), strict=True))
         for task, (task_id, (target, outcome, index)) in slots:
             row = describe(roster, target, outcome, index, task_id=task_id, submitted=self._submitted)
+            row["route"] = self._route(outcome)
             for stream in ("stdout", "stderr"):
                 row[stream] = output(self._pieces, task, outcome, index, stream)
             rows.append(row)

@@ -19,11 +19,14 @@ class View(ABC):
     ----------
     block : bool
         Whether ``apply``, ``map`` and so on wait and return values. ``*_async`` never waits, ``*_sync`` always does.
+    progress : bool
+        Whether transfers that take more than a second show a bar while their caller waits.
     """
 
     def __init__(self, rc: "RemoteController", block: bool = True) -> None:
         self._rc = rc
         self.block = block
+        self.progress = True
 
     @property
     def client(self) -> "RemoteController":

@@ -22,14 +22,19 @@ MAX_NBYTES = 128 * 1024
 class Placement:
     """Where the tasks of a view may run. One object for each setting of a view: bundles form where it is the same."""
 
-    __slots__ = ("eligible", "options", "targets")
+    __slots__ = ("eligible", "options", "route", "targets")
 
     def __init__(
-        self, targets: list[int] | None, options: m.Options | None = None, eligible: list[int] | None = None
+        self,
+        targets: list[int] | None,
+        options: m.Options | None = None,
+        eligible: list[int] | None = None,
+        route: str | None = None,
     ) -> None:
         self.targets = targets
         self.options = options
         self.eligible = eligible
+        self.route = route
 
     def __repr__(self) -> str:
         where = "load-balanced" if self.targets is None else f"on {self.targets}"
@@ -43,12 +48,20 @@ class Placement:
 
 
 class Mark:
-    """When the message of a bundle has number ``seq``, its memory is the user's again once that is acknowledged."""
+    """When the message of a bundle has number ``seq``, its memory is the user's again once that is acknowledged.
 
-    __slots__ = ("seq",)
+    With ``copied`` it is the user's again already. ``route`` is the way that the data takes, all ``nbytes`` of it.
+    """
 
-    def __init__(self) -> None:
-        self.seq = 0
+    __slots__ = ("copied", "nbytes", "route", "seq")
+
+    def __init__(self, route: str = "inline", copied: bool = False) -> None:
+        self.seq = self.nbytes = 0
+        self.route, self.copied = route, copied
+
+    def is_free(self, acknowledged: int) -> bool:
+        """Say whether the memory is the user's again, when so much has been acknowledged."""
+        return self.copied or 0 < self.seq <= acknowledged
 
 
 class Taker(Protocol):
@@ -137,6 +150,7 @@ class CallsBundle(Bundle):
             self.submitted,
             place.options,
             place.eligible,
+            place.route or "",
         )
         body = codec.encode_calls([call for call, _ in self.tasks])
         return submit, [body, *self.frames], self.mark

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _PLAIN = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, NotImplementedError)
 
+# Of these only the contents tell; what is pushed is a dict.
+_PERHAPS_LARGE = frozenset((dict, bytes, bytearray, memoryview))
+
 EXECUTE, RUN, PUSH, PULL = b"!execute", b"!run", b"!push", b"!pull"
 
 
@@ -27,13 +30,21 @@ def dump_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
     SerializationError
         An argument cannot be pickled; the message names it.
     """
+    for argument in args:
+        # Not twice, where it is plain to see that it would be.
+        if type(argument) in _PERHAPS_LARGE or hasattr(argument, "dtype"):
+            return objects.dumps((args, kwargs))
     try:
-        payload = pickle.dumps((args, kwargs), 5)
-        if len(payload) < objects.OUT_OF_BAND_NBYTES and b"__main__" not in payload:
+        payload = pickle.dumps((args, kwargs), 5, buffer_callback=_stop)
+        if len(payload) < objects.OUT_OF_BAND_NBYTES and b"__main__" not in payload and b"numpy" not in payload:
             return [payload]
     except _PLAIN:
         pass  # the slower way either takes it or says what is wrong
     return objects.dumps((args, kwargs))
+
+
+def _stop(_buffer: pickle.PickleBuffer) -> bool:
+    raise NotImplementedError("there is an array")
 
 
 @functools.cache

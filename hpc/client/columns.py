@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from hpc.client.parts import is_array
+from hpc.client.joining import is_array
 
 # Pieces for each engine, if there are items enough: the first are at work while the next are pickled, and what is left
 # over at the end is small. The controller divides further where engines lag behind.

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from hpc.client.bundle import Mark, Placement
+from hpc.client.freight import Freight
 from hpc.client.inbox import Inbox
 from hpc.client.outbox import Outbox
 from hpc.client.roster import Roster
@@ -78,8 +80,15 @@ class Line:
         self.inbox = Inbox(self.roster)
         self.wake, self.interrupt = Waker(), Waker()
         self.outbox = Outbox(
-            self.lock, peer, self.inbox.bundles, transmit=self.transmit, mend=self._mend, wake=self.wake.ring
+            self.lock,
+            peer,
+            self.inbox.bundles,
+            transmit=self.transmit,
+            mend=self._mend,
+            wake=self.wake.ring,
+            ship=self.ship,
         )
+        self.freight = Freight()
         self.watch = Watch()
         self.watch.add(self.wake.fileno())
         self.curious: list[Parker] = []
@@ -154,6 +163,11 @@ class Line:
             return conn.pending()
 
     # ------------------------------------------------------------ out
+
+    def ship(self, body: list[Frame], placement: Placement) -> tuple[list[Frame], Mark]:
+        """Put the large buffers of a body where they travel best."""
+        conn = self.conn
+        return self.freight.ship(body, placement, self.roster.engines, "" if conn is None else conn.route)
 
     def transmit(self, frames: list[Frame]) -> None:
         """Send over the connection; if there is none the session keeps what was packed, and repeats it."""

@@ -38,6 +38,8 @@ class Outbox:
         Has the connection made anew; the session then repeats what was packed.
     wake : callable
         Makes the background thread call `flush` soon.
+    ship : callable
+        Puts the large buffers of a body where they travel best; returns the body to send, and its mark.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Outbox:
         transmit: Callable[[list[Frame]], None],
         mend: Callable[[], None],
         wake: Callable[[], None],
+        ship: Callable[[list[Frame], Placement], tuple[list[Frame], Mark]] = lambda body, _: (body, Mark()),
     ) -> None:
         self.sending = threading.Lock()
         self.peer = peer
@@ -57,6 +60,7 @@ class Outbox:
         self._transmit = transmit
         self._mend = mend
         self._wake = wake
+        self._ship = ship
         self._queue: deque[tuple[m.Message, Sequence[Frame], Mark | None]] = deque()
         self._open: CallsBundle | None = None
         self._defined: set[bytes] = set()
@@ -80,6 +84,11 @@ class Outbox:
 
     def submit(self, placement: Placement, digest: bytes, body: list[Frame], result: "AsyncResult") -> None:
         """Submit one task. ``body`` is the pickle of (args, kwargs) and its buffers."""
+        mark = None
+        if len(body) > 1:
+            nbytes = sum(map(len, body[1:]))
+            body, mark = self._ship(body, placement)
+            mark.nbytes = nbytes
         with self.lock:
             if self.fault is not None:
                 raise self.fault
@@ -104,9 +113,9 @@ class Outbox:
                     self._open = self._bundles[number] = bundle
                     self._wake()
                     return
-                if len(body) > 1:
+                if mark is not None:
                     bundle.frames = body[1:]
-                    bundle.mark = result._mark = Mark()
+                    bundle.mark = result._mark = mark
                 self._bundles[number] = self._open = bundle
                 self._close()
         self.pump()
@@ -121,19 +130,39 @@ class Outbox:
         """Submit calls, the arguments of which are the items of columns."""
         self._submit_part(placement, m.Kind.SPAN, digest, columns, part)
 
-    def _submit_part(self, placement: Placement, kind: m.Kind, digest: bytes, body: list[Frame], part: Part) -> None:
+    def submit_from(self, source: int, placement: Placement, digest: bytes, body: list[Frame], part: Part) -> None:
+        """Submit one call that each of the targets makes, with the arguments that engine ``source`` makes of a call."""
+        call = codec.encode_calls([(0, len(body) - 1, bytes(body[0]))])
+        self._submit_part(placement, m.Kind.EACH, digest, [call, *body[1:]], part, source=source)
+
+    def _submit_part(
+        self, placement: Placement, kind: m.Kind, digest: bytes, body: list[Frame], part: Part, *, source: int = -1
+    ) -> None:
         now = time.time()
-        mark = Mark() if len(body) > 1 else None
+        mark = None
+        if len(body) > 1:
+            nbytes = sum(map(len, body[1:]))
+            body, mark = self._ship(body, placement)
+            mark.nbytes = nbytes
         with self.lock:
             if self.fault is not None:
                 raise self.fault
             self._close()
             first = self._next
-            self._next += part.size
+            self._next += part.size + (source >= 0)
             part.taker.submitted(first, part.size, now, mark)
             self._bundles[first] = PartBundle(first, placement, part)
             submit = m.Submit(
-                first, part.size, kind, [digest], placement.targets, now, placement.options, placement.eligible
+                first,
+                part.size,
+                kind,
+                [digest],
+                placement.targets,
+                now,
+                placement.options,
+                placement.eligible,
+                placement.route or "",
+                source,
             )
             self._queue.append((submit, body, mark))
         self.pump()

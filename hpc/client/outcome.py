@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from typing import Any, TypeAlias
 
 from hpc.client.roster import Roster, describe_end
+from hpc.dataplane.chooser import SHARED_NBYTES
 from hpc.errors import (
     EngineLost,
     HpcError,
@@ -17,6 +18,7 @@ from hpc.errors import (
     SerializationError,
     TaskAborted,
 )
+from hpc.transport.shared import is_mapped
 from hpc.wire import codec, failures, objects
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
@@ -90,6 +92,14 @@ class Reply:
                 f"the result of engine {self.engine} cannot be unpickled here: {type(error).__name__}: {error}"
             ) from error
 
+    @property
+    def route(self) -> str:
+        """The way that its buffers took."""
+        buffers = self.frames[1:]
+        if any(map(is_mapped, buffers)):
+            return "shm"
+        return "tcp" if sum(map(len, buffers)) >= SHARED_NBYTES else "inline"
+
     def error(self, index: int) -> BaseException | None:
         """Return the error of a task, None if it has a value."""
         if not self.failed(index):
@@ -107,6 +117,7 @@ class Loss:
     __slots__ = ("_make", "_word", "engine", "received")
 
     packed = False
+    route = "inline"
 
     def __init__(self, make: "Any", engine: int, word: str, received: float) -> None:
         self._make = make

@@ -1,12 +1,13 @@
 """Work for certain engines."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc import partition
-from hpc.client import columns, placement
+from hpc.client import columns, placement, reducing
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.baseview import View
 from hpc.client.bundle import Part
@@ -14,6 +15,8 @@ from hpc.client.calls import EXECUTE, RUN, digest_of, dump_call
 from hpc.client.groupresult import GroupResult
 from hpc.client.mapresult import MapResult
 from hpc.client.parts import Layout, join, split
+from hpc.client.progress import follow
+from hpc.dataplane import chooser
 from hpc.errors import ranges
 from hpc.partition import Distribution
 from hpc.wire import messages as m
@@ -40,6 +43,7 @@ class DirectView(View):
     def __init__(self, rc: "RemoteController", targets: int | list[int] | str, block: bool = True) -> None:
         super().__init__(rc, block)
         self._targets = targets
+        self._route: str | None = None
 
     def __repr__(self) -> str:
         if isinstance(self._targets, list):
@@ -57,6 +61,15 @@ class DirectView(View):
     def targets(self, targets: int | Iterable[int] | str) -> None:
         self._targets = self._rc._targets_of(targets)
 
+    @property
+    def route(self) -> str | None:
+        """The way that large data shall take: ``inline``, ``shm``, ``mpi``, ``tcp``, or None for the best one."""
+        return self._route
+
+    @route.setter
+    def route(self, route: str | None) -> None:
+        self._route = chooser.check(route)
+
     def _choose(self, targets: Any) -> tuple[list[int], bool]:
         """Return the ids to use, all of which are there, and whether one value is meant."""
         chosen = self._targets if targets is None else self._rc._targets_of(targets)
@@ -67,13 +80,15 @@ class DirectView(View):
 
     def __iter__(self) -> Iterator["DirectView"]:
         for target in self._choose(None)[0]:
-            yield DirectView(self._rc, target, self.block)
+            view = DirectView(self._rc, target, self.block)
+            view.route, view.progress = self._route, self.progress
+            yield view
 
     def _each(self, targets: Any, digest: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Any:
         ids, single = self._choose(targets)
         if single:
-            return placement.call_one(self._link, ids[0], digest, (args, kwargs), name)
-        return placement.call_each(self._link, ids, digest, (args, kwargs), name)
+            return placement.call_one(self._link, ids[0], digest, (args, kwargs), name, route=self._route)
+        return placement.call_each(self._link, ids, digest, (args, kwargs), name, route=self._route)
 
     # ------------------------------------------------------------ code
 
@@ -107,16 +122,43 @@ class DirectView(View):
 
     # ------------------------------------------------------------ names
 
-    def push(self, names: Mapping[str, Any], targets: Any = None, block: bool | None = None) -> Any:
-        """Bind names on each engine to the objects given."""
-        result = placement.push(self._link, *self._choose(targets), names)
-        return None if self._return(result, block) is not result else result
+    def _moved(
+        self, result: AsyncResult, block: bool | None, progress: bool | None, began: float, *, nothing: bool = False
+    ) -> Any:
+        """Return what a transfer gives: its value, or ``nothing``, or when not blocking the result."""
+        if not (self.block if block is None else block):
+            return result
+        if self.progress if progress is None else progress:
+            follow(result, began)
+        value = result.get()
+        return None if nothing else value
 
-    def broadcast(self, name: str, obj: Any, targets: Any = None, block: bool | None = None) -> Any:
+    def push(
+        self, names: Mapping[str, Any], targets: Any = None, block: bool | None = None, *, progress: bool | None = None
+    ) -> Any:
+        """Bind names on each engine to the objects given.
+
+        A `Reference` with an engine stands for an object that is there: it goes from engine to engine, not through this
+        process.
+        """
+        began = time.monotonic()
+        result = placement.push(self._link, *self._choose(targets), names, route=self._route)
+        return self._moved(result, block, progress, began, nothing=True)
+
+    def broadcast(
+        self, name: str, obj: Any, targets: Any = None, block: bool | None = None, *, progress: bool | None = None
+    ) -> Any:
         """Bind one name on each engine to the object."""
-        return self.push({name: obj}, targets, block)
+        return self.push({name: obj}, targets, block, progress=progress)
 
-    def pull(self, names: str | Sequence[str], targets: Any = None, block: bool | None = None) -> Any:
+    def pull(
+        self,
+        names: str | Sequence[str],
+        targets: Any = None,
+        block: bool | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> Any:
         """Return what a name means on the engines; of several names, the list of values of each engine."""
         ids, single = self._choose(targets)
         wanted = [names] if isinstance(names, str) else list(names)
@@ -125,7 +167,9 @@ class DirectView(View):
             chosen = [value[0] for value in values] if isinstance(names, str) else values
             return chosen[0] if single else chosen
 
-        return self._return(placement.pull(self._link, ids, single, wanted, combine), block)
+        began = time.monotonic()
+        result = placement.pull(self._link, ids, single, wanted, combine, route=self._route)
+        return self._moved(result, block, progress, began)
 
     def __getitem__(self, name: str) -> Any:
         if not isinstance(name, str):
@@ -145,18 +189,20 @@ class DirectView(View):
         *,
         block: bool | None = None,
         axis: int = 0,
+        progress: bool | None = None,
     ) -> Any:
         """Divide a sequence among the engines and bind each part to the name.
 
-        Arrays are divided along ``axis``; lists, tuples, strings and bytes stay what they are, ranges and iterables
-        become lists. The first ``len % engines`` parts are one longer. With ``flatten`` a part of one item becomes that
-        item.
+        Arrays, DataFrames and Series are divided along ``axis``; lists, tuples, strings and bytes stay what they are,
+        ranges and iterables become lists. The first ``len % engines`` parts are one longer. With ``flatten`` a part of
+        one item becomes that item.
         """
+        began = time.monotonic()
         ids, single = self._choose(targets)
         parts, layout = split(sequence, len(ids), dist, axis, flatten)
         self._rc._layouts[name] = layout
-        result = placement.push_parts(self._link, ids, single, name, parts)
-        return None if self._return(result, block) is not result else result
+        result = placement.push_parts(self._link, ids, single, name, parts, route=self._route)
+        return self._moved(result, block, progress, began, nothing=True)
 
     def gather(
         self,
@@ -166,6 +212,7 @@ class DirectView(View):
         *,
         block: bool | None = None,
         axis: int | None = None,
+        progress: bool | None = None,
     ) -> Any:
         """Fetch the parts that have the name on the engines and put them together.
 
@@ -178,10 +225,33 @@ class DirectView(View):
             layout = layout._replace(dist=dist)
         if axis is not None:
             layout = layout._replace(axis=axis)
-        result = placement.pull(
-            self._link, *self._choose(targets), [name], lambda values: join([value[0] for value in values], layout)
-        )
-        return self._return(result, block)
+        began = time.monotonic()
+        result = placement.gather_into(self._link, *self._choose(targets), name, layout, route=self._route)
+        return self._moved(result, block, progress, began)
+
+    def reduce(
+        self,
+        name: str,
+        op: reducing.Operation = "sum",
+        targets: Any = None,
+        *,
+        block: bool | None = None,
+        progress: bool | None = None,
+    ) -> Any:
+        """Return what a name means on all engines, combined into one value.
+
+        Parameters
+        ----------
+        name : str
+            The name; where it means arrays they have one shape, and are combined item by item.
+        op : str or callable
+            ``"sum"``, ``"prod"``, ``"max"``, ``"min"``, ``"land"``, ``"lor"`` (logical and, or), or a function of two
+            values, called in the order of the targets.
+        """
+        reducing.check(op)
+        began = time.monotonic()
+        result = placement.reduce(self._link, *self._choose(targets), name, op, route=self._route)
+        return self._moved(result, block, progress, began)
 
     # ------------------------------------------------------------ maps
 

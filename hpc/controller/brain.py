@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hpc.controller import events as ev
-from hpc.controller import requests
+from hpc.controller import feeding, requests
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
 from hpc.controller.membership import Membership, describe_end
 from hpc.controller.queues import Queues
 from hpc.controller.timers import Alarm, Timers
-from hpc.errors import ProtocolError
+from hpc.errors import ProtocolError, ranges
 from hpc.wire import messages as m
 
 GRACE_S: Final = 30.0
@@ -84,6 +84,8 @@ class Brain:
         """
         try:
             self._on_event[type(event)](event, now)
+            if self.queues.freed:
+                feeding.refill(self.queues, now)
             return self.out.copy()
         finally:
             self.out.clear()
@@ -135,6 +137,8 @@ class Brain:
         if targets is None:
             if submit.kind is m.Kind.EACH:
                 raise ProtocolError("work for each of its targets needs targets")
+        elif submit.source >= 0 and submit.first + count in client.bundles:
+            raise ProtocolError(f"task {first + count} was submitted before")
         elif len(targets) != (count if submit.kind is m.Kind.EACH else 1):
             raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
         known = self.queues.functions
@@ -153,13 +157,41 @@ class Brain:
                 detail = f"none of the engines that it may run on is there; {self.registry.describe_ids()}"
                 self.queues.end(bundle, 0, count, m.EndReason.NO_ENGINES, detail)
                 return
-        elif not self._refuse_missing(bundle, targets):
+        elif not self._refuse_missing(bundle, targets) or not self._add_source(client, submit, bundle, now):
             return
         self.queues.place(bundle, targets, now)
+
+    def _add_source(self, client: Client, submit: m.Submit, bundle: Bundle, now: float) -> bool:
+        """Queue the task that makes the arguments of a bundle, if it has one; say whether the bundle can be run."""
+        number = submit.source
+        if number < 0:
+            return True
+        engine = self.registry.engines.get(number)
+        if engine is not None and engine.visible:
+            feeding.add_source(self.queues, client, submit, bundle, now)
+            return True
+        end = self.registry.ends.get(number)
+        reason, detail = m.EndReason.REFUSED, f"there is no engine {number}; {self.registry.describe_ids()}"
+        if end is not None:
+            reason, detail = end.reason, describe_end(end)
+        for offset in range(bundle.count):
+            if self._is_there(bundle, submit, offset):
+                self.queues.end(bundle, offset, offset + 1, reason, detail, end=end)
+        return False
+
+    def _is_there(self, bundle: Bundle, submit: m.Submit, offset: int) -> bool:
+        targets = submit.targets or []
+        engine = self.registry.engines.get(targets[offset if bundle.kind is m.Kind.EACH else 0])
+        return engine is not None and engine.visible
 
     def _refuse_missing(self, bundle: Bundle, targets: list[int]) -> bool:
         """End the tasks whose targets are not there; say whether any is left."""
         engines, each = self.registry.engines, bundle.kind is m.Kind.EACH
+        missing = [number for number in targets if number not in engines or not engines[number].visible]
+        if missing and bundle.functions[0] in m.TOGETHER:
+            detail = f"engines {ranges(sorted(missing))} are not there, and the others would wait for them"
+            self.queues.end(bundle, 0, bundle.count, m.EndReason.REFUSED, detail)
+            return False
         left, there = False, ""
         for offset, number in enumerate(targets):
             engine = engines.get(number)
@@ -188,7 +220,8 @@ class Brain:
 
     def _abort(self, client: Client, abort: m.Abort, frames: ev.Frames, now: float) -> None:
         bundle = client.bundles.get(abort.first)
-        if bundle is not None:
+        # An engine that has begun something together with others waits for all of them.
+        if bundle is not None and bundle.functions[0] not in m.TOGETHER:
             self.queues.abort(bundle, max(0, abort.start), min(abort.stop, bundle.count), now)
 
     def _interrupt(self, client: Client, interrupt: m.Interrupt, frames: ev.Frames, now: float) -> None:

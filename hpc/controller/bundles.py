@@ -58,9 +58,11 @@ class Bundle:
 
     __slots__ = (
         "aborts",
+        "awaits",
         "body",
         "client",
         "count",
+        "feeds",
         "first",
         "functions",
         "kind",
@@ -71,6 +73,7 @@ class Bundle:
         "parts",
         "pool",
         "retries",
+        "route",
         "tries",
     )
 
@@ -82,9 +85,13 @@ class Bundle:
         self.count = self.left = submit.count
         self.kind = submit.kind
         self.functions = submit.functions
+        self.route = submit.route
         self.needs = needs
         self.pace = pace
         self.body = body
+        # Whether the body is yet to come, and which bundle's body the result of this one is (`hpc.controller.feeding`).
+        self.awaits = False
+        self.feeds: Bundle | None = None
         # Counted where it matters, for load-balanced work.
         self.nbytes = 0
         self.retries = submit.options.retries if submit.options is not None else 0
@@ -99,6 +106,10 @@ class Bundle:
             f"<Bundle {self.client.number}/{self.first} {where}, {self.left} of {self.count} left, "
             f"parts {sorted((p.start, p.stop) for p in self.parts)}>"
         )
+
+    def is_named(self, client: int, first: int) -> bool:
+        """Say whether this is the bundle that a message names."""
+        return self.first == first and self.client.number == client
 
     @property
     def expected_s(self) -> float:
@@ -158,6 +169,11 @@ class Part:
         rest.engine, rest.seat, rest.sent, rest.each_s = self.engine, self.seat, self.sent, self.each_s
         self.stop = at
         return rest
+
+    @property
+    def awaits(self) -> bool:
+        """Whether it cannot be sent yet, because the body of its bundle is yet to come."""
+        return self.bundle.awaits and self.start < self.stop
 
     def __repr__(self) -> str:
         state = "waits" if self.engine is None else f"{'on' if self.sent else 'for'} engine {self.engine.id}"

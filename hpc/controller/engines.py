@@ -111,6 +111,13 @@ class Engine:
             return "unreachable"
         return "busy" if self.sent or self.direct else "idle"
 
+    def holding(self, client: int, first: int, start: int, stop: int) -> Part | None:
+        """Return the part sent to it that holds a range of a bundle."""
+        for part in self.sent:
+            if part.start <= start < stop <= part.stop and part.bundle.is_named(client, first):
+                return part
+        return None
+
     def row(self) -> m.EngineRow:
         """Describe the engine for clients."""
         info = self.info

@@ -4,6 +4,7 @@ Direct work waits for its engine, load-balanced work in a pool; both end in the 
 of direct work is the order of submission on every engine, because one event queues a bundle for all of its targets.
 """
 
+from hpc.controller import feeding
 from hpc.controller.balance import STUCK_S, UNKNOWN_S, WORTH_STEALING_S, Pool, Seat
 from hpc.controller.bundles import Bundle, Part
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
@@ -22,6 +23,7 @@ class Queues:
         self.out = out
         self.functions: dict[bytes, tuple[m.Define, Frames]] = {}
         self.pools = Pools(registry)
+        self.freed: list[Engine] = []  # may have direct work that waited behind what has ended now
 
     def __repr__(self) -> str:
         return f"<Queues {self.pools!r}, {len(self.functions)} functions>"
@@ -49,7 +51,7 @@ class Queues:
 
     def _queue(self, part: Part, engine: Engine) -> None:
         part.engine = engine
-        if engine.direct or len(engine.sent) >= WINDOW or not engine.open:
+        if engine.direct or len(engine.sent) >= WINDOW or not engine.open or part.awaits:
             engine.direct.append(part)
         else:
             self._send(engine, part)
@@ -98,7 +100,7 @@ class Queues:
     def refill(self, engine: Engine, now: float) -> None:
         """Give an engine that has made progress more to do, if there is any."""
         direct = engine.direct
-        while direct and len(engine.sent) < WINDOW and engine.open:
+        while direct and len(engine.sent) < WINDOW and engine.open and not direct[0].awaits:
             part = direct.popleft()
             if part.start < part.stop:
                 self._send(engine, part)
@@ -191,7 +193,7 @@ class Queues:
 
     def _give_back(self, engine: Engine, message: m.Revoked) -> None:
         start, stop = message.start, message.stop
-        part = _holding(engine, message.client, message.first, start, stop)
+        part = engine.holding(message.client, message.first, start, stop)
         if part is None:
             return
         bundle, seat, n = part.bundle, part.seat, stop - start
@@ -272,7 +274,9 @@ class Queues:
             bundle.pace.observe(each_s)
             client.pace.observe(each_s)
         bundle.ended(n)
-        if not client.gone:
+        if bundle.feeds is not None:
+            feeding.feed(self, bundle, engine, message, frames)
+        elif not client.gone:
             item = m.Delivered(first, start, stop, engine.id, message.packed, len(frames))
             self.out.append(Deliver(client.number, item, frames))
         self.refill(engine, now)
@@ -300,7 +304,7 @@ class Queues:
         """Return the parts that hold exactly the tasks of some results, the first of them perhaps made for that."""
         at, parts = message.start, list[Part]()
         for part in tuple(engine.sent):
-            if at >= message.stop or not is_of(part.bundle, message.client, message.first):
+            if at >= message.stop or not part.bundle.is_named(message.client, message.first):
                 continue
             if part.start < at < part.stop and not parts:  # they have overtaken earlier ones
                 rest = part.split(at)
@@ -314,7 +318,7 @@ class Queues:
     def resend(self, engine: Engine, message: m.Need) -> None:
         """Send functions again that an engine turns out not to hold, and the part that it dropped for it."""
         engine.holds.difference_update(message.digests)
-        part = _holding(engine, message.client, message.first, message.start, message.stop)
+        part = engine.holding(message.client, message.first, message.start, message.stop)
         if part is None:
             return
         for digest in dict.fromkeys((*message.digests, *part.bundle.needs)):
@@ -330,7 +334,9 @@ class Queues:
     ) -> None:
         """Tell the client that tasks ended without a result of their own."""
         bundle.ended(stop - start)
-        if not bundle.client.gone:
+        if bundle.feeds is not None:
+            feeding.fail(self, bundle, reason, detail, end)
+        elif not bundle.client.gone:
             message = m.Ended(bundle.first, start, stop, reason, detail, end)
             self.out.append(Tell(bundle.client.number, message))
 
@@ -379,22 +385,9 @@ class Queues:
         self.end(bundle, low, high, m.EndReason.ABORTED, "aborted before it began")
 
 
-def _holding(engine: Engine, client: int, first: int, start: int, stop: int) -> Part | None:
-    """Return the part sent to an engine that holds a range."""
-    for part in engine.sent:
-        if part.start <= start < stop <= part.stop and is_of(part.bundle, client, first):
-            return part
-    return None
-
-
 def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
     """Return the message that has a part, or some of it, run."""
     bundle = part.bundle
     if start < 0:
         start, stop = part.start, part.stop
-    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions)
-
-
-def is_of(bundle: Bundle, client: int, first: int) -> bool:
-    """Say whether this is the bundle that a message names."""
-    return bundle.first == first and bundle.client.number == client
+    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from hpc.wire.messages import TOGETHER
+
 # One more than this, and the oldest has to go: `Need` brings it back.
 MAX_FUNCTIONS: Final = 4096
 
@@ -16,15 +18,18 @@ class Held:
         What runs, valid after `prepare`.
     binds : bool
         Whether `prepare` has something to do before each call.
+    together : bool
+        Whether other engines do the same and wait for this one: then it is not interrupted.
     item_s : float
         How long an item of a span took lately, 0 if unknown.
     """
 
-    __slots__ = ("_blobs", "_loaded", "binds", "call", "item_s", "name")
+    __slots__ = ("_blobs", "_loaded", "binds", "call", "item_s", "name", "together")
 
     def __init__(self, name: str, call: Callable[..., Any] | None = None, blobs: tuple[bytes, bytes] = (b"", b"")):
         self.name = name
         self.item_s = 0.0
+        self.together = False
         self._blobs = blobs
         self._loaded: Any = None
         self.binds = call is None
@@ -63,6 +68,8 @@ class FunctionTable:
     def __init__(self, builtins: Mapping[bytes, Callable[..., Any]]) -> None:
         self._held = {digest: Held(digest.decode(), call) for digest, call in builtins.items()}
         self._n_builtins = len(self._held)
+        for digest in TOGETHER & self._held.keys():
+            self._held[digest].together = True
 
     def __repr__(self) -> str:
         return f"<FunctionTable of {len(self._held) - self._n_builtins} functions>"

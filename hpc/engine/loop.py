@@ -3,12 +3,16 @@
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from hpc.dataplane.chooser import forced_by_environment
+from hpc.dataplane.outgoing import Outgoing
 from hpc.engine.channel import Channel
 from hpc.engine.current import Identity
+from hpc.engine.deposit import Deposits
 from hpc.engine.functions import FunctionTable
 from hpc.engine.interrupts import Leave
-from hpc.engine.results import transmission
+from hpc.engine.results import own, transmission
 from hpc.engine.work import Runner
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
@@ -35,9 +39,12 @@ class Loop:
         self._place = place
         self._identity = identity
         self._lease_s = lease_s
-        self._functions = FunctionTable(place.namespace.builtins)
+        self._functions = FunctionTable({**place.namespace.builtins, **Deposits(place.namespace).builtins})
         self._busy_since = 0.0
         place.flush = self._flush_between_tasks
+        place.ship = self._ship
+        self._outgoing = Outgoing()
+        self._forced = forced_by_environment() or ""
         self._runner = Runner(place)
 
     def __repr__(self) -> str:
@@ -132,6 +139,15 @@ class Loop:
         finally:
             lock.acquire()
         self._send_held()
+
+    def _ship(self, buffers: list[Any], route: str) -> list[Any]:
+        """Return the large buffers of a result as frames: in shared memory if that leads to the controller."""
+        connection = self._channel.connection
+        if connection is not None and connection.route == "unix" and (route or self._forced) not in ("inline", "tcp"):
+            shared = self._outgoing.share(buffers)
+            if shared is not None:
+                return shared
+        return own(buffers)
 
     def _flush_between_tasks(self) -> None:
         with self._channel.lock:

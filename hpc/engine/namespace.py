@@ -41,6 +41,7 @@ class Namespace:
             b"!run": self.run,
             b"!push": self.push,
             b"!pull": self.pull,
+            b"!export": self.export,
         }
         self._sources: deque[str] = deque()
         self.introduce()
@@ -88,6 +89,10 @@ class Namespace:
         """Return the values of names, which may be dotted."""
         return [self.lookup(name) for name in names]
 
+    def export(self, names: Mapping[str, str]) -> tuple[tuple[dict[str, Any]], dict[str, Any]]:
+        """Return the arguments of the `push` that binds objects of this engine to new names on others."""
+        return ({new: self.lookup(name) for new, name in names.items()},), {}
+
     def lookup(self, name: str) -> Any:
         """Return what a dotted name means here.
 
@@ -114,7 +119,7 @@ class Namespace:
         if value.engine not in (None, self.identity.id):
             raise NotImplementedError(
                 f"{value!r} names an object of engine {value.engine}, this is {self.identity}:"
-                " pull it from there and push it here"
+                f" bring it here first, v.push({{'name': {value!r}}})"
             )
         return self.lookup(value.name)
 

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 
 from hpc.engine.functions import Held
 from hpc.engine.ledger import Segment, Slice
-from hpc.engine.results import own, pack_value
+from hpc.engine.results import pack_value
 from hpc.engine.workplace import Workplace
 from hpc.errors import ProtocolError
 from hpc.wire import objects
@@ -30,6 +30,7 @@ class SpanRunner:
     def __init__(self, place: Workplace) -> None:
         self._place = place
         self._kept: tuple[bytes, list[Any]] = (b"", [])
+        self._route = ""
 
     def __repr__(self) -> str:
         return f"<SpanRunner {self._place.ledger!r}>"
@@ -38,6 +39,7 @@ class SpanRunner:
         """Run what is left of a span's part."""
         place = self._place
         ledger, interrupts = place.ledger, place.interrupts
+        self._route = run.route
         try:
             interrupts.in_task = True
             function.prepare()
@@ -138,7 +140,7 @@ class SpanRunner:
         segment = place.ledger.segment(start, start + n)
         if buffers:
             values.clear()
-            segment.buffers = own(buffers)
+            segment.buffers = place.ship(buffers, self._route)
         segment.entries.append(Entry(Status.DONE, *times, payload, len(buffers)))
         segment.seconds = times[1] - times[0]
         return segment
@@ -152,4 +154,4 @@ class SpanRunner:
         except BaseException as error:
             interrupts.in_task = False
             return self._place.failure(error, function, *times), []
-        return Entry(Status.DONE, *times, payload, len(buffers)), own(buffers)
+        return Entry(Status.DONE, *times, payload, len(buffers)), self._place.ship(buffers, self._route)

@@ -17,6 +17,7 @@ from hpc.engine import current
 from hpc.engine.about import engine_info
 from hpc.engine.capture import Capture
 from hpc.engine.channel import Channel
+from hpc.engine.collective import GroupWork
 from hpc.engine.control import Control
 from hpc.engine.dialer import Dialer
 from hpc.engine.interrupts import Bell, Interrupts, Leave
@@ -129,6 +130,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     bell = Bell()
     ledger, interrupts, namespace = Ledger(), Interrupts(log.warning), Namespace(identity)
     interrupts.on_leave = bell.ring
+    _add_group_work(namespace, interrupts, membership)
 
     def wake() -> None:
         ledger.armed = True
@@ -164,6 +166,15 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     if helper.refusal is not None:
         raise helper.refusal
     return 0
+
+
+def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: Any) -> None:
+    collectives = None
+    if membership is not None:
+        from hpc.mpi.collectives import Collectives
+
+        collectives = Collectives(membership.runtime_comm, lambda: interrupts.leaving)
+    namespace.builtins = {**namespace.builtins, **GroupWork(namespace, collectives).builtins}
 
 
 def _hello(membership: Any) -> Any:

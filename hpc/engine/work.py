@@ -7,7 +7,7 @@ from typing import Final
 
 from hpc.engine.capture import STREAMS
 from hpc.engine.functions import Held
-from hpc.engine.results import own, pack_value
+from hpc.engine.results import pack_value
 from hpc.engine.span import SpanRunner
 from hpc.engine.workplace import Workplace
 from hpc.errors import ProtocolError
@@ -72,8 +72,8 @@ class Runner:
             index = 0 if each else offset
             which, n_buffers, payload = calls[index]
             try:
-                interrupts.in_task = True
                 function = held[which]
+                interrupts.in_task = not function.together
                 frames: list[Frame] = [payload]
                 if n_buffers and positions:
                     frames += body[positions[index] : positions[index] + n_buffers]
@@ -101,7 +101,7 @@ class Runner:
                 if buffers or n_buffers:
                     args = kwargs = value = frames = None  # type: ignore[assignment]  # large: not to outlive the task
                 if buffers:
-                    buffers = own(buffers)
+                    buffers = place.ship(buffers, run.route)
                     entry.n_buffers = len(buffers)
             if capture or ledger.streamed:
                 place.add_output(entry, entry)

@@ -4,14 +4,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from hpc.engine.capture import Capture
 from hpc.engine.functions import Held
 from hpc.engine.interrupts import Interrupts
 from hpc.engine.ledger import Ledger
 from hpc.engine.namespace import Namespace
-from hpc.engine.results import pack_error, split_text
+from hpc.engine.results import own, pack_error, split_text
 from hpc.wire.messages import Entry, Status
 
 # How many tasks that fail for one and the same reason get its traceback: there may be a million of them.
@@ -20,7 +20,11 @@ MAX_TRACEBACKS: Final = 8
 
 @dataclass(slots=True)
 class Workplace:
-    """What running tasks needs. ``flush`` sends what the ledger holds, ``wake`` sets the control thread's timer."""
+    """What running tasks needs. ``flush`` sends what the ledger holds, ``wake`` sets the control thread's timer.
+
+    ``ship`` takes the large buffers of a result, and the route that was asked for, and returns frames that no later
+    task can change.
+    """
 
     ledger: Ledger
     capture: Capture
@@ -28,6 +32,7 @@ class Workplace:
     namespace: Namespace
     flush: Callable[[], None]
     wake: Callable[[], None]
+    ship: Callable[[list[Any], str], list[Any]] = lambda buffers, _: own(buffers)
 
     def failure(self, error: BaseException, function: Held | None, started: float, ended: float) -> Entry:
         """Return the entry of a task that raised."""

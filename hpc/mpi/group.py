@@ -1,4 +1,4 @@
-"""The communicator that the engines of one launch share. The only module of the package that imports mpi4py."""
+"""The communicator that the engines of one launch share."""
 
 import ctypes
 import os

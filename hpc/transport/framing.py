@@ -3,14 +3,20 @@
 A transmission starts with a header: a word (magic and the number of frames less one), then the length of every frame;
 the frames follow. Sans-I/O: `pack` gives what to write, `Decoder` says where to receive into and gives back whole
 transmissions.
+
+A frame in shared memory (`hpc.transport.shared`) has a flag at its length, and a descriptor in its place; the file
+descriptors come along with it.
 """
 
 import mmap
+import socket
 import struct
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from hpc.errors import ProtocolError
+from hpc.transport import shared
+from hpc.transport.shared import FLAG, Descriptor, SharedFrame
 from hpc.wire import codec
 
 Frame: TypeAlias = bytes | bytearray | memoryview
@@ -49,12 +55,18 @@ def pack(frames: Sequence[Frame]) -> bytes | list[Frame]:
         if type(first) is type(second) is bytes and len(first) + len(second) < JOIN_NBYTES:
             return _header_of_two(MAGIC + 1, len(first), len(second)) + first + second
     lengths = [frame.nbytes if type(frame) is memoryview else len(frame) for frame in frames]
+    kinds = list[Any](map(type, frames)) if count > 1 else []
+    is_shared = SharedFrame in kinds
+    if is_shared:
+        lengths = [n | FLAG if kind is SharedFrame else n for kind, n in zip(kinds, lengths, strict=True)]
     if count <= 16:
         header = _header_of[count](MAGIC + count - 1, *lengths)
     elif count <= codec.MAX_FRAMES:
         header = struct.pack(f"<I{count}Q", MAGIC + count - 1, *lengths)
     else:
         raise ProtocolError(f"a transmission of {count} frames is over the limit of {codec.MAX_FRAMES}")
+    if is_shared:
+        return shared.pieces_of(header, frames, JOIN_NBYTES)
     if sum(lengths) < JOIN_NBYTES:
         return b"".join((header, *frames))
     return _pieces(header, frames, lengths)
@@ -122,15 +134,24 @@ def allocate(nbytes: int) -> memoryview:
         raise ProtocolError(f"no memory for a frame of {nbytes} bytes") from None
 
 
+# What ``recvmsg_into`` returns: number of bytes, ancillary data, flags, address.
+Received: TypeAlias = tuple[int, Any, int, Any]
+
+
+def received(nbytes: int) -> Received:
+    """Return what ``recvmsg_into`` returns for bytes that came alone."""
+    return nbytes, (), 0, None
+
+
 class _State:
     """Where a decoder stands between two calls. Never changed once made, but for ``got``.
 
     ``lengths`` and ``frames`` are of the transmission under way (None: its header is not there yet). What came of the
-    next piece stands in ``rest``, or, if the piece is large, in ``large``. ``got`` are the sizes of what was received
-    into `Decoder.target` since.
+    next piece stands in ``rest``, or, if the piece is large, in ``large``. ``got`` is what ``recvmsg_into`` returned
+    for what was received into `Decoder.target` since; the file descriptors that came before that are ``fds``.
     """
 
-    __slots__ = ("frames", "got", "idle", "large", "lengths", "rest")
+    __slots__ = ("fds", "frames", "got", "idle", "large", "lengths", "rest")
 
     def __init__(
         self,
@@ -138,20 +159,23 @@ class _State:
         frames: list[Frame] | None = None,
         rest: bytes = b"",
         large: memoryview | None = None,
-        got: list[int] | None = None,
+        *,
+        nbytes: int = 0,
+        fds: list[Descriptor] | None = None,
     ) -> None:
         self.lengths, self.rest, self.large = lengths, rest, large
         self.frames: list[Frame] = [] if frames is None else frames
-        self.got: list[int] = [] if got is None else got
+        self.got: list[Received] = [(nbytes, (), 0, None)] if nbytes else []
+        self.fds: list[Descriptor] = [] if fds is None else fds
         self.idle = lengths is None and large is None and not rest
 
 
 class Decoder:
     """Bytes in, transmissions out.
 
-    Receive into `target`, append the number of bytes to ``state.got``, call `single` or `take`. An exception at any
-    point, also one that a signal handler raises, leaves everything as it was before or as it is after: nothing is lost,
-    and the same calls may be made again. So the number of received bytes must reach ``got`` without a Python
+    Receive into `target`, append what ``recvmsg_into`` returns to ``state.got``, call `single` or `take`. An exception
+    at any point, also one that a signal handler raises, leaves everything as it was before or as it is after: nothing
+    is lost, and the same calls may be made again. So what was received must be noted in ``got`` without a Python
     instruction in between.
 
     Parameters
@@ -178,7 +202,7 @@ class Decoder:
         """Return where to receive into; what ``got`` counts must have been taken, unless a frame is large."""
         state = self.state
         if state.large is not None:
-            return state.large[sum(state.got) :]
+            return state.large[_total(state.got) :]
         if state.rest:
             nbytes = len(state.rest)
             self.buffer[:nbytes] = state.rest
@@ -188,7 +212,7 @@ class Decoder:
     def pending(self) -> bool:
         """Say whether something was received that `take` has not seen."""
         state = self.state
-        return bool(state.got) and (state.large is None or sum(state.got) == len(state.large))
+        return bool(state.got) and (state.large is None or _total(state.got) == len(state.large))
 
     def single(self) -> list[Frame] | None:
         """Return the transmission if there is exactly one, whole and of small frames; else None: call `take` then.
@@ -197,7 +221,10 @@ class Decoder:
         """
         state = self.state
         got = state.got
-        if not state.idle or len(got) != 1 or not FIRST.size <= got[0] < LARGE_NBYTES:
+        if not state.idle or len(got) != 1:
+            return None
+        received_nbytes, control, _, _ = got[0]
+        if control or not FIRST.size <= received_nbytes < LARGE_NBYTES:
             return None
         buffer = self.buffer
         count = (_word(buffer)[0] ^ MAGIC) + 1
@@ -205,7 +232,7 @@ class Decoder:
             return None
         pos = 4 + 8 * count
         lengths = _lengths_of[count](buffer, 4)
-        if pos + sum(lengths) != got[0]:
+        if pos + sum(lengths) != received_nbytes:
             return None
         frames: list[Frame] = []
         for nbytes in lengths:
@@ -213,6 +240,24 @@ class Decoder:
             pos += nbytes
         state.got = []
         return frames
+
+    def _keep_descriptors(self) -> None:
+        """Make objects of the file descriptors that came, which close them if nobody takes them."""
+        state, fds, lost = self.state, list[Descriptor](), False
+        numbers = []
+        for _, control, flags, _ in state.got:
+            numbers += shared.descriptors(control)
+            lost = lost or bool(flags & socket.MSG_CTRUNC)
+        fds = [Descriptor(-1) for _ in numbers]
+        kept = _State(
+            state.lengths, state.frames, state.rest, state.large, nbytes=_total(state.got), fds=[*state.fds, *fds]
+        )
+        self.state = kept
+        # Only now are they responsible: an interruption before this may lose a descriptor, never close one twice.
+        for descriptor, fd in zip(fds, numbers, strict=True):
+            descriptor.fd = fd
+        if lost:
+            raise ProtocolError("file descriptors were lost on the way: the limit of open files is too low here")
 
     def take(self) -> list[list[Frame]]:
         """Return the transmissions that are complete.
@@ -222,17 +267,21 @@ class Decoder:
         ProtocolError
             The bytes are no transmission, or over a limit. The stream cannot go on.
         """
+        for _, control, flags, _ in self.state.got:
+            if control or flags & socket.MSG_CTRUNC:
+                self._keep_descriptors()
+                break
         state = self.state
         if state.large is not None:
             return self._take_large(state, state.large)
-        end = sum(state.got) + len(state.rest)
+        end = _total(state.got) + len(state.rest)
         return self._parse(0, end, state.lengths, list(state.frames))
 
     def _take_large(self, state: _State, large: memoryview) -> list[list[Frame]]:
-        nbytes = sum(state.got)
+        nbytes = _total(state.got)
         if nbytes < len(large):
             if len(state.got) > 16:
-                self.state = _State(state.lengths, state.frames, b"", large, [nbytes])
+                self.state = _State(state.lengths, state.frames, b"", large, nbytes=nbytes, fds=state.fds)
             return []
         if state.lengths is None:  # this was the rest of a long header
             return self._parse(0, 0, self._lengths(large), [])
@@ -243,6 +292,7 @@ class Decoder:
         buffer = self.buffer
         done: list[list[Frame]] = []
         large: memoryview | None = None
+        fds = list(self.state.fds)
         while True:
             if lengths is None:
                 if end - pos < FIRST.size:
@@ -267,7 +317,7 @@ class Decoder:
                     large[:nbytes] = buffer[pos + WORD.size : pos + WORD.size + nbytes]
                     pos += WORD.size + nbytes
                     if nbytes < 8 * count:
-                        self.state = _State(None, [], b"", large, [nbytes])
+                        self.state = _State(None, [], b"", large, nbytes=nbytes, fds=fds)
                         return done
                     lengths, large = self._lengths(large), None
                 else:
@@ -282,11 +332,17 @@ class Decoder:
                     if stop > end:
                         break
                     frames.append(buffer[pos:stop].tobytes())
+                elif nbytes & FLAG:
+                    stop = pos + shared.DESCRIPTOR.size
+                    if stop > end:
+                        break
+                    frame: Any = shared.unpack(buffer[pos:stop], nbytes ^ FLAG, frames, fds)
+                    frames.append(frame)
                 else:
                     large = allocate(nbytes)
                     if stop > end:
                         large[: end - pos] = buffer[pos:end]
-                        self.state = _State(lengths, frames, b"", large, [end - pos])
+                        self.state = _State(lengths, frames, b"", large, nbytes=end - pos, fds=fds)
                         return done
                     large[:] = buffer[pos:stop]
                     frames.append(large)
@@ -295,14 +351,19 @@ class Decoder:
                 break
             done.append(frames)
             lengths, frames = None, []
-        self.state = _State(lengths, frames, buffer[pos:end].tobytes())
+        self.state = _State(lengths, frames, buffer[pos:end].tobytes(), fds=fds)
         return done
 
     def _lengths(self, table: memoryview) -> tuple[int, ...]:
         count = len(table) // 8
         lengths: tuple[int, ...] = LENGTHS[count].unpack(table) if count <= 16 else struct.unpack(f"<{count}Q", table)
-        if max(lengths) > self.max_frame_nbytes:
-            raise ProtocolError(
-                f"a frame of {max(lengths)} bytes is announced, the limit is {self.max_frame_nbytes} bytes"
-            )
+        limit = self.max_frame_nbytes
+        if max(lengths) > limit:
+            for nbytes in lengths:
+                if nbytes > limit and not FLAG < nbytes <= FLAG + limit:
+                    raise ProtocolError(f"a frame of {nbytes} bytes is announced, the limit is {limit} bytes")
         return lengths
+
+
+def _total(got: list[Received]) -> int:
+    return sum([each[0] for each in got])

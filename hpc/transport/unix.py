@@ -7,15 +7,32 @@ import socket
 import time
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 from hpc.transport.connection import Connection, widen
 from hpc.transport.framing import Decoder, Frame, advance, pack
 from hpc.transport.link import Disconnected
+from hpc.transport.shared import CONTROL_NBYTES, Rights, SharedFrame, mapped
 
 # A write to a closed socket shall be an error, not a signal, also where somebody has restored SIGPIPE.
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 # The kernel takes no more pieces at once (IOV_MAX).
 MAX_PIECES = 1024
+
+
+CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CONTROL, _CLOEXEC, _DONTWAIT = (CONTROL_NBYTES,), (CLOEXEC,), (CLOEXEC | socket.MSG_DONTWAIT,)
+
+
+def next_vector(pieces: list[Frame]) -> tuple[list[Frame], list[tuple[int, int, Any]]]:
+    """Return what to hand to ``sendmsg`` next: pieces, and the file descriptors that go with the first of them."""
+    first = pieces[0]
+    control = first.control() if type(first) is Rights else []
+    vector = pieces[:MAX_PIECES]
+    if Rights in map(type, vector[1:]):
+        n = next(i for i, piece in enumerate(vector) if i and type(piece) is Rights)
+        vector = vector[:n]
+    return vector, control
 
 
 class UnixConnection(Connection):
@@ -38,7 +55,7 @@ class UnixConnection(Connection):
         self._ready: list[list[Frame] | None] = []
         self._next = 0
         self._outgoing: tuple[list[Frame], list[int]] | None = None
-        self._recv_into, self._send, self._sendmsg = sock.recv_into, sock.send, sock.sendmsg
+        self._recvmsg_into, self._send, self._sendmsg = sock.recvmsg_into, sock.send, sock.sendmsg
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         _open.add(self)
@@ -78,7 +95,8 @@ class UnixConnection(Connection):
             sent = []
             self._outgoing = (rest, sent)
             try:
-                sent.extend(map(self._sendmsg, (rest[:MAX_PIECES],), ((),), (NO_SIGNAL,)))
+                vector, control = next_vector(rest)
+                sent.extend(map(self._sendmsg, (vector,), (control,), (NO_SIGNAL,)))
             except OSError as error:
                 raise self._lost(error) from None
 
@@ -88,6 +106,9 @@ class UnixConnection(Connection):
         while True:
             ready, at = self._ready, self._next
             if at < len(ready):
+                frames = ready[at]
+                if frames is not None and SharedFrame in map(type, frames):
+                    ready[at] = mapped(frames)
                 # No call from here to the return: a signal handler runs before it or after.
                 frames, ready[at], self._next = ready[at], None, at + 1
                 return frames
@@ -105,16 +126,16 @@ class UnixConnection(Connection):
             got = decoder.state.got
             try:
                 if deadline is None:
-                    got.extend(map(self._recv_into, (decoder.target(),)))
+                    got.extend(map(self._recvmsg_into, ((decoder.target(),),), _CONTROL, _CLOEXEC))
                 else:
-                    got.extend(map(self._recv_into, (decoder.target(),), (0,), (socket.MSG_DONTWAIT,)))
+                    got.extend(map(self._recvmsg_into, ((decoder.target(),),), _CONTROL, _DONTWAIT))
             except BlockingIOError:
                 if deadline is None or time.monotonic() >= deadline:
                     return None
                 continue
             except OSError as error:
                 raise self._lost(error) from None
-            if not got[-1]:
+            if not got[-1][0]:
                 raise self._lost(None)
 
     def _wait(self, deadline: float) -> bool:

@@ -13,7 +13,8 @@ from hpc.transport.connection import widen
 from hpc.transport.credentials import peer_credentials
 from hpc.transport.framing import JOIN_NBYTES, Decoder, Frame, advance, pack
 from hpc.transport.link import Link
-from hpc.transport.unix import MAX_PIECES, NO_SIGNAL
+from hpc.transport.shared import CONTROL_NBYTES, Rights
+from hpc.transport.unix import CLOEXEC, NO_SIGNAL, next_vector
 
 # Whoever may open the socket is this user, and may be anything but a launcher: that one is handed over by inheritance.
 ROLES = frozenset({"client", "engine", "monitor"})
@@ -24,14 +25,14 @@ BACKLOG = 1024
 class UnixLink(Link):
     """A peer on a unix socket: a non-blocking socket, what is to go out, and what has come in so far."""
 
-    __slots__ = ("blocked", "decoder", "dirty", "fd", "finishing", "outgoing", "recv_into", "sock")
+    __slots__ = ("blocked", "decoder", "dirty", "fd", "finishing", "outgoing", "recvmsg_into", "sock")
 
     def __init__(self, sock: socket.socket, *, roles: frozenset[str], name: str, pid: int, buffer: memoryview) -> None:
         super().__init__(roles=roles, route="unix", name=name, pid=pid, local=True)
         sock.setblocking(False)
         widen(sock)
         self.sock, self.fd = sock, sock.fileno()
-        self.recv_into = sock.recv_into
+        self.recvmsg_into = sock.recvmsg_into
         self.decoder = Decoder(buffer)
         self.outgoing: list[Frame] = []
         self.dirty = False  # something was queued since the last flush
@@ -51,13 +52,14 @@ class UnixLink(Link):
         outgoing = self.outgoing
         while outgoing:
             try:
-                if len(outgoing) == 1:
+                if len(outgoing) == 1 and type(outgoing[0]) is not Rights:
                     nbytes = self.sock.send(outgoing[0], NO_SIGNAL)
                     if nbytes == len(outgoing[0]):
                         outgoing.clear()
                         return True
                 else:
-                    nbytes = self.sock.sendmsg(_vector(outgoing), (), NO_SIGNAL)
+                    vector, control = next_vector(outgoing)
+                    nbytes = self.sock.sendmsg(vector if control else _joined(vector), control, NO_SIGNAL)
             except BlockingIOError:
                 return False
             # In place: the list may be long, and is owned by the link.
@@ -74,19 +76,18 @@ class UnixLink(Link):
         """
         decoder = self.decoder
         try:
-            nbytes = self.recv_into(decoder.target())
+            got = self.recvmsg_into((decoder.target(),), CONTROL_NBYTES, CLOEXEC)
         except BlockingIOError:
             return []
-        if not nbytes:
+        if not got[0]:
             return None
-        decoder.state.got.append(nbytes)
+        decoder.state.got.append(got)
         frames = decoder.single()
         return decoder.take() if frames is None else [frames]
 
 
-def _vector(outgoing: list[Frame]) -> list[Frame]:
-    """Return what to hand to sendmsg: at most as many pieces as it takes, small neighbours joined."""
-    pieces = outgoing[:MAX_PIECES]
+def _joined(pieces: list[Frame]) -> list[Frame]:
+    """Return pieces joined, if they are small."""
     nbytes = 0
     for piece in pieces:
         nbytes += len(piece)

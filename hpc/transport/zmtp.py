@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hpc.transport.framing import LARGE_NBYTES, MAX_FRAME_NBYTES, Frame, pack, unpack
+from hpc.transport.shared import SharedFrame
 
 if TYPE_CHECKING:
     zmq: Any  # the type checker does not look into it
@@ -104,7 +105,7 @@ def received(parts: list[Any]) -> list[Frame]:
 
 def parts_of(frames: Sequence[Frame]) -> Sequence[Frame]:
     """Return a transmission as the parts of a message: one if it is small, since each costs both ends some time."""
-    if len(frames) == 1:
+    if len(frames) == 1 or SharedFrame in map(type, frames):
         return frames
     packed = pack(frames)
     return (packed,) if type(packed) is bytes else frames
@@ -113,8 +114,11 @@ def parts_of(frames: Sequence[Frame]) -> Sequence[Frame]:
 def outgoing(frame: Any) -> tuple[Any, bool]:
     """Return how to send a frame: what to hand to zmq, and whether it shall copy.
 
-    A frame that zmq has received goes out as it is, without a copy: its memory is counted.
+    A frame that zmq has received goes out as it is, without a copy: its memory is counted. One in shared memory goes
+    out of there.
     """
+    if type(frame) is SharedFrame:
+        frame = frame.view()
     nbytes = frame.nbytes if type(frame) is memoryview else len(frame)
     if nbytes < ZERO_COPY_NBYTES:
         return frame, True

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import types
 import weakref
+from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +22,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from hpc.errors import SerializationError
+from hpc.wire.arrays import SpecialReducers
 from hpc.wire.objects import describe, not_picklable
 
 MAX_GLOBAL_NBYTES: Final = 1024 * 1024
@@ -52,7 +54,9 @@ class StayedBehind:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle, with functions of ``__main__`` bound to the receiver's ``__main__``."""
 
-    def __init__(self, file: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:
+    dispatch_table = ChainMap(SpecialReducers(), *cloudpickle.Pickler.dispatch_table.maps)
+
+    def __init__(self, file: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
         self.captured: list[tuple[dict[str, Any], str, Any]] = []
         self.cells: list[tuple[Any, Any]] = []
@@ -116,15 +120,21 @@ def dump_by_value(obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any
     return _dump(obj, buffer_callback)[0]
 
 
+def dump_into(file: Any, obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None) -> _Pickler:
+    """Do the same, into what has a method ``write``."""
+    pickler = _Pickler(file, buffer_callback)
+    try:
+        pickler.dump(obj)
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise not_picklable(obj, error) from error
+    return pickler
+
+
 def _dump(obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None) -> tuple[bytes, _Pickler]:
     with io.BytesIO() as file:
-        pickler = _Pickler(file, buffer_callback)
-        try:
-            pickler.dump(obj)
-        except SerializationError:
-            raise
-        except Exception as error:
-            raise not_picklable(obj, error) from error
+        pickler = dump_into(file, obj, buffer_callback)
         return file.getvalue(), pickler
 
 

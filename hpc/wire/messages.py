@@ -33,6 +33,10 @@ class Kind(IntEnum):
     EACH = 2
 
 
+# Built-in operations that all targets of a bundle do together: each waits for the others, so it is all of them or none.
+TOGETHER = frozenset((b"!bcast", b"!scatterv", b"!gatherv", b"!reduce"))
+
+
 class Status(IntEnum):
     """How a task ended on its engine."""
 
@@ -143,7 +147,8 @@ class Submit(Message, tag=17):
     """Tasks ``first`` to ``first + count - 1``; the body follows as `frames` frames.
 
     ``targets`` is None for load-balanced work, one engine id for CALLS on that engine, or ``count`` ids for EACH.
-    Load-balanced work may be placed on ``eligible`` engines only, if that is not None.
+    Load-balanced work may be placed on ``eligible`` engines only, if that is not None. ``route`` is the way that large
+    results shall take, '' for the best one. The arguments are what engine ``source`` makes of the body by ``!export``.
     """
 
     first: int
@@ -154,6 +159,8 @@ class Submit(Message, tag=17):
     submitted: float
     options: Options | None = None
     eligible: list[int] | None = None
+    route: str = ""
+    source: int = -1
 
 
 class Abort(Message, tag=18):
@@ -198,6 +205,7 @@ class Run(Message, tag=32):
     stop: int
     kind: Kind
     functions: list[bytes]
+    route: str = ""
 
 
 class Revoke(Message, tag=33):

@@ -1,7 +1,8 @@
 """Python objects as frames, and back (docs/protocol.md, section 7).
 
-Frame 0 is a pickle of protocol 5; large contiguous buffers (arrays) follow out of band, one frame each, uncopied. Plain
-pickle is tried first because it is some thirty times faster; cloudpickle takes what pickle cannot name.
+Frame 0 is a pickle of protocol 5; large buffers (arrays, bytes) follow out of band, one frame each, uncopied unless
+they have holes. Plain pickle is tried first because it is some thirty times faster; cloudpickle takes what pickle
+cannot name.
 
 Arrays always arrive writable, whatever their size and whatever the sender's flags were.
 """
@@ -14,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hpc.errors import SerializationError
+from hpc.wire import arrays, gaps
 from hpc.wire.session import Frame
 
-# Below this a buffer rides in the pickle: a memcpy is cheaper than one more frame, and the sender may reuse it at once.
-OUT_OF_BAND_NBYTES: Final = 32 * 1024
+OUT_OF_BAND_NBYTES: Final = arrays.OUT_OF_BAND_NBYTES
 
 _NUMPY_REBUILD: Final = b"_frombuffer"
 _NUMERIC: Final = "numpy._core.numeric"  # numpy.core.numeric before numpy 2
@@ -72,16 +73,23 @@ def dumps(obj: Any) -> list[Frame]:
         buffers.append(raw)
         return False
 
+    sink = gaps.Sink()
     try:
-        payload = pickle.dumps(obj, 5, buffer_callback=keep_in_band)
-        if b"__main__" not in payload:
-            return [payload, *buffers]
+        _Pickler(sink, 5, buffer_callback=keep_in_band).dump(obj)
+        if not sink.mentions(b"__main__"):
+            return [*sink.frames(), *buffers]
     except (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, NotImplementedError):
         pass  # lambdas, local classes, ...: the slower way either takes them or says what is wrong
     buffers.clear()
     from hpc.wire import functions
 
-    return [functions.dump_by_value(obj, keep_in_band), *buffers]
+    sink = gaps.Sink()
+    functions.dump_into(sink, obj, keep_in_band)
+    return [*sink.frames(), *buffers]
+
+
+class _Pickler(pickle.Pickler):
+    dispatch_table = arrays.reducers
 
 
 def loads(frames: Sequence[Frame]) -> Any:
@@ -90,6 +98,9 @@ def loads(frames: Sequence[Frame]) -> Any:
     Functions and classes of the sender's ``__main__`` get this process's ``__main__`` as their globals.
     """
     payload = frames[0]
+    if payload[:1] == gaps.MARK:
+        source, buffers = gaps.fill(frames)
+        return _Unpickler(source, buffers=buffers).load()
     # Only the rebuilding of arrays needs our own unpickler, which costs some microseconds more.
     if _NUMPY_REBUILD not in bytes(payload):
         return pickle.loads(payload, buffers=frames[1:])
@@ -105,13 +116,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _writable_frombuffer(buffer: Any, dtype: Any, shape: Any, order: str, *axis_order: Any) -> Any:
-    view = memoryview(buffer)
-    if view.readonly:
-        # A read-only array was sent: what arrived is ours, so the flag is lifted if the memory below allows it.
-        whole = isinstance(view.obj, bytearray) and len(view.obj) == view.nbytes
-        buffer = view.obj if whole else bytearray(view)
     numeric = importlib.import_module(_NUMERIC if _NUMERIC in sys.modules else "numpy.core.numeric")
-    return numeric._frombuffer(buffer, dtype, shape, order, *axis_order)
+    return numeric._frombuffer(arrays.writable(buffer), dtype, shape, order, *axis_order)
 
 
 def describe(obj: Any) -> str:

@@ -135,7 +135,7 @@ def receive(stream: bytes, sizes: list[int]) -> list[list[bytes]]:
             target = decoder.target()
             nbytes = min(len(target), len(view), sizes[turn % len(sizes)] if sizes else len(view))
             target[:nbytes] = view[:nbytes]
-            decoder.state.got.append(nbytes)
+            decoder.state.got.append(framing.received(nbytes))
             view, turn = view[nbytes:], turn + 1
             single = decoder.single()
             found += [[bytes(frame) for frame in frames] for frames in (decoder.take() if single is None else [single])]

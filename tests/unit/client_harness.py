@@ -177,6 +177,10 @@ class FakeController:
                 return m.Entry(m.Status.DONE, now, time.time(), pickle.dumps(None), stdout="".join(text)), []
             if digest == b"!push":
                 value = names.update(args[0])
+            elif digest == b"!describe":
+                if args[0] not in names:
+                    raise NameError(f"name {args[0]!r} is not defined on engine {engine}")
+                value = 0, names[args[0]]
             elif digest == b"!pull":
                 value = []
                 for name in args[0]:

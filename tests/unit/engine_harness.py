@@ -12,6 +12,7 @@ from hpc import transport
 from hpc.engine.start import EngineOptions, preload, run_engine
 from hpc.security import host
 from hpc.security.connection import ConnectionInfo
+from hpc.transport.shared import mapped
 from hpc.wire import codec, objects
 from hpc.wire import messages as m
 from hpc.wire.functions import dump_function
@@ -238,7 +239,7 @@ def calls_body(calls: Sequence[tuple[Any, ...]], which: Sequence[int] = ()) -> l
 
 
 def add(found: dict[int, m.Entry], message: m.Results, frames: list[Any]) -> None:
-    entries, buffers = codec.decode_entries(frames[0]), frames[1:]
+    entries, buffers = codec.decode_entries(frames[0]), mapped(frames[1:])
     if message.packed:
         (whole,) = entries
         values = objects.loads([whole.payload, *buffers])

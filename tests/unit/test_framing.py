@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpc.errors import ProtocolError
 from hpc.transport import framing
-from hpc.transport.framing import Decoder, advance, pack
+from hpc.transport.framing import Decoder, advance, pack, received
 
 # Small limits, so that every path is taken with little data.
 LARGE, JOIN, HUGE, LONG = 64, 32, 256, 20
@@ -38,7 +38,7 @@ def feed(decoder, data, cuts=()):
         target = decoder.target()
         n = min(next(sizes, len(target)), len(target), len(view))
         target[:n] = view[:n]
-        decoder.state.got.append(n)
+        decoder.state.got.append(received(n))
         view = view[n:]
         single = decoder.single()
         found += decoder.take() if single is None else [single]

@@ -1,0 +1,189 @@
+"""Arrays on one host, steady and for the first time, against memcpy; what broadcasting adds, what the controller holds.
+
+Everything is interleaved, and every array is compared with what it must be, outside of the time.
+"""
+
+import mmap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import ours
+from benchmarks.harness import Row, at_least, at_most, interleave, under
+
+MIB = 1 << 20
+# Sizes, and what share of a memcpy is asked for.
+TARGETS = {1: 0.4, 64: 0.8, 512: 0.8}
+WHOLE_MIB, BROADCAST_MIB = 512, 128
+# A source and a target that have not been used for this many bytes of other copies: warm in memory, not in the caches.
+RING_NBYTES = 256 * MIB
+
+
+class Ring:
+    """Buffers of one size that are used in turns, so that what is small does not stay in the processor's caches."""
+
+    def __init__(self, nbytes: int) -> None:
+        rng = np.random.default_rng(nbytes)
+        one = rng.integers(0, 255, nbytes, dtype=np.uint8)
+        self.buffers = [one + np.uint8(i) for i in range(max(1, RING_NBYTES // nbytes))]
+        self.next = 0
+
+    def take(self) -> Any:
+        """Return the next one."""
+        self.next = (self.next + 1) % len(self.buffers)
+        return self.buffers[self.next]
+
+
+def measure(quick: bool = False) -> list[Row]:
+    """Start eight engines and move arrays."""
+    rows: list[Row] = []
+    with ours.cluster(8) as rc:
+        controller, _, _ = ours.processes(rc)
+        before = peak(controller)
+        for size, target in TARGETS.items():
+            rows += there_and_back(rc, size, target, rounds(size, quick))
+        rows += divided(rc, 3 if quick else 7)
+        rows += broadcast(rc, 3 if quick else 7)
+        held = (peak(controller) - before) / MIB
+        rows.append(under("controller's peak memory over all this", "MiB", held, 20))
+    rows += first_time(3 if quick else 7)
+    return rows
+
+
+def rounds(size: int, quick: bool) -> int:
+    n = {1: 200, 64: 15, 512: 7}[size]
+    return max(3, n // 4) if quick else n
+
+
+def there_and_back(rc: Any, size: int, target: float, n: int) -> list[Row]:
+    """Push to one engine and pull from it."""
+    nbytes, engine = size * MIB, rc[0]
+    sources, targets = Ring(nbytes), Ring(nbytes)
+    there = sources.take()
+    engine.push({"pulled": there})
+    pushed: Any = None
+
+    def push() -> None:
+        nonlocal pushed
+        pushed = sources.take()
+        engine.push({"pushed": pushed})
+
+    def pull() -> Any:
+        return engine.pull("pulled")
+
+    def copy() -> None:
+        np.copyto(targets.take(), sources.take())
+
+    for _ in range(4):  # until there are warm segments
+        push()
+        pull()
+    seconds = interleave(
+        {
+            "memcpy": lambda: clock(copy),
+            "push": lambda: clock(push),
+            "pull": lambda: clock(pull, there),
+        },
+        n,
+    )
+    same(engine.pull("pushed"), pushed)
+    rate = {name: nbytes / duration / 1e9 for name, duration in seconds.items()}
+    return [
+        at_least(f"{name} {size} MiB", "GB/s", rate[name], "memcpy, warm", rate["memcpy"], target)
+        for name in ("push", "pull")
+    ]
+
+
+def divided(rc: Any, n: int) -> list[Row]:
+    """Scatter over four engines, and gather into one array."""
+    view, array = rc[:4], Ring(WHOLE_MIB * MIB).take()
+    target = np.ones_like(array)
+
+    def scatter() -> None:
+        view.scatter("part", array)
+
+    for _ in range(3):
+        scatter()
+        view.gather("part")
+    seconds = interleave(
+        {
+            "memcpy": lambda: clock(lambda: np.copyto(target, array)),
+            "scatter": lambda: clock(scatter),
+            "gather": lambda: clock(lambda: view.gather("part"), array),
+        },
+        n,
+    )
+    rate = {name: array.nbytes / duration / 1e9 for name, duration in seconds.items()}
+    return [
+        at_least(f"{name} {WHOLE_MIB} MiB, 4 engines", "GB/s", rate[name], "memcpy, warm", rate["memcpy"], 0.8)
+        for name in ("scatter", "gather")
+    ]
+
+
+def broadcast(rc: Any, n: int) -> list[Row]:
+    """Push to eight engines and to one."""
+    array = Ring(BROADCAST_MIB * MIB).take()
+    one, eight = rc[:1], rc[:8]
+    for view in (one, eight) * 2:
+        view.broadcast("b", array)
+    seconds = interleave(
+        {
+            "one": lambda: clock(lambda: one.broadcast("b", array)),
+            "eight": lambda: clock(lambda: eight.broadcast("b", array)),
+        },
+        n,
+    )
+    for value in eight.pull("b"):
+        same(value, array)
+    workload = f"broadcast {BROADCAST_MIB} MiB to 8"
+    return [at_most(workload, "ms", 1e3 * seconds["eight"], "to one", 1e3 * seconds["one"], 1.3)]
+
+
+def first_time(n: int) -> list[Row]:
+    """Push 64 MiB as the first thing that a cluster is asked for."""
+    array = Ring(64 * MIB).take()
+
+    def fresh() -> float:
+        def copy() -> None:
+            memory = mmap.mmap(-1, array.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory.madvise(mmap.MADV_HUGEPAGE)
+            np.copyto(np.frombuffer(memory, np.uint8), array)
+
+        return clock(copy)
+
+    def first() -> float:
+        with ours.cluster(1) as rc:
+            rc[0].execute("import numpy")
+            duration = clock(lambda: rc[0].push({"first": array}))
+            same(rc[0].pull("first"), array)
+        return duration
+
+    seconds = interleave({"fresh": fresh, "first": first}, n)
+    rate = {name: array.nbytes / duration / 1e9 for name, duration in seconds.items()}
+    return [
+        at_least("push 64 MiB, the very first", "GB/s", rate["first"], "memcpy, fresh huge pages", rate["fresh"], 0.8)
+    ]
+
+
+def clock(call: Callable[[], Any], wanted: Any = None) -> float:
+    """Return the duration of a call in seconds; look at what it returns after that."""
+    start = time.perf_counter()
+    result = call()
+    duration = time.perf_counter() - start
+    if wanted is not None:
+        same(result, wanted)
+    return duration
+
+
+def same(found: Any, wanted: Any) -> None:
+    """See that an array came as it was sent, and can be written to."""
+    if not (found.flags.writeable and np.array_equal(found, wanted)):
+        raise AssertionError("an array arrived that is not the one that was sent")
+
+
+def peak(pid: int) -> int:
+    """Return the largest resident size that a process ever had, in bytes."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(next(line for line in text.splitlines() if line.startswith("VmHWM")).split()[1])

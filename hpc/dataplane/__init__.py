@@ -1,0 +1,1 @@
+"""Routes for large data: choosing one, and the memory that it takes."""

@@ -1,0 +1,43 @@
+"""What all ranks of a group do together is done by all or by none: whoever begins waits for the others."""
+
+from brain_harness import Bench
+
+from hpc.controller import events as ev
+from hpc.wire import messages as m
+
+
+def test_it_is_refused_as_a_whole_if_a_target_is_not_there():
+    bench = Bench(2)
+    for function in sorted(m.TOGETHER):
+        bench.submit(3, m.Kind.EACH, [0, 1, 7], function)
+        assert bench.runs() == []
+        (ended,) = bench.messages(m.Ended)
+        assert (ended.start, ended.stop, ended.reason) == (0, 3, m.EndReason.REFUSED)
+        assert ended.detail == "engines 7 are not there, and the others would wait for them"
+
+
+def test_it_cannot_be_aborted_in_parts():
+    bench = Bench(2)
+    first = bench.submit(2, m.Kind.EACH, [0, 1], b"!gatherv")
+    assert bench.runs() == [(0, first, 0, 1), (1, first, 1, 2)]
+    bench.do(ev.ClientSaid(1, m.Abort(first, 0, 2)))
+    assert bench.actions == []
+    bench.finish(0, first, 0, 1)
+    bench.finish(1, first, 1, 2)
+    assert not bench.brain.clients[1].bundles
+
+
+def test_operations_of_two_clients_have_one_order_on_all_engines():
+    bench = Bench(3)
+    bench.do(ev.ClientCame(2))
+    order = {number: [] for number in range(3)}
+    for i, targets in enumerate(([0, 1, 2], [2, 0], [1, 2], [2, 1, 0]) * 3):
+        client, first = 1 + i % 2, 1 + 10 * i
+        submit = m.Submit(first, len(targets), m.Kind.EACH, [b"!scatterv"], targets, 0.0)
+        bench.do(ev.ClientSaid(client, submit, (b"body",)))
+        for action in bench.of(m.Run):
+            order[action.engine].append((action.message.client, action.message.first))
+    for one in order.values():
+        for other in order.values():
+            common = set(one) & set(other)
+            assert [op for op in one if op in common] == [op for op in other if op in common]
