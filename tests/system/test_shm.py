@@ -229,6 +229,14 @@ def test_a_killed_client_leaves_nothing_behind(rc: "hpc.RemoteController") -> No
     wait_until(lambda: not segments_of(controller), "the controller's last descriptor", 10)
 
 
+def cut(rc: "hpc.RemoteController") -> None:
+    """Cut the client's connection, once it has one (again)."""
+    wait_until(lambda: rc._link.conn is not None, "a connection", 10)
+    connection = rc._link.conn
+    if connection is not None:
+        connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+
+
 def test_a_cut_connection_sends_shared_frames_again(rc: "hpc.RemoteController") -> None:
     view = rc[:]
     view.execute("import time; time.sleep(0.2)", block=False)
@@ -236,13 +244,13 @@ def test_a_cut_connection_sends_shared_frames_again(rc: "hpc.RemoteController") 
     results = []
     for i in range(4):
         results.append(view.push({"x": array + i}, block=False))
-        rc._link.conn._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        cut(rc)
     for result in results:
         result.get(timeout=20)
     assert np.array_equal(rc[2]["x"], array + 3)
     view.scatter("y", array)
     pending = view.gather("y", block=False)
-    rc._link.conn._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    cut(rc)
     assert np.array_equal(pending.get(timeout=20), array)
 
 

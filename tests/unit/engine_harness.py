@@ -227,6 +227,13 @@ class ScriptedController:
         self.run_calls(b"!execute", [(code, f"<client 7, execute {first}>")], first=first)
         return self.outcomes(1, first)[0]
 
+    def printed(self, code: str, first: int = 1) -> str:
+        """Execute code that may take long enough for some of its output to be sent ahead; return all it printed."""
+        entry = self.execute(code, first)
+        pieces = [self.expect(m.Output)[0] for _ in range(entry.n_outputs)]
+        ahead = sorted((piece.number, piece.text) for piece in pieces if piece.stream == "stdout")
+        return "".join(text for _, text in ahead) + entry.stdout
+
 
 def calls_body(calls: Sequence[tuple[Any, ...]], which: Sequence[int] = ()) -> list[Any]:
     """Return the body of a bundle; ``which`` names the function of each call, by default the first one."""

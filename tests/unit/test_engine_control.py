@@ -190,8 +190,8 @@ def test_a_forked_child_disturbs_nothing(engine):
         os.waitpid(pid, 0)
         print("in the parent")
     """
-    assert engine.execute(code).stdout == "in the parent\n"
-    assert engine.execute("print(1)", 2).stdout == "1\n"
+    assert engine.printed(code) == "in the parent\n"
+    assert engine.printed("print(1)", 2) == "1\n"
 
 
 @pytest.mark.parametrize(("end", "code"), [("pass", 0), ("1 / 0", 1)])
@@ -205,7 +205,7 @@ def test_a_forked_child_that_comes_out_of_its_task_ends(engine, end, code):
             {end}
     """
     assert engine.execute(text).stdout == f"{code}\n"
-    assert engine.execute("print(pid > 0)", 2).stdout == "True\n"
+    assert engine.printed("print(pid > 0)", 2) == "True\n"
 
 
 def test_signals_to_forked_children_stay_with_them(engine):
@@ -217,5 +217,5 @@ def test_signals_to_forked_children_stay_with_them(engine):
         child.join()
         print(child.exitcode)
     """
-    assert engine.execute(code).stdout == "-15\n"
-    assert engine.execute("print(1)", 2).stdout == "1\n"
+    assert engine.printed(code) == "-15\n"
+    assert engine.printed("print(1)", 2) == "1\n"
