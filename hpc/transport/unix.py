@@ -100,16 +100,16 @@ class UnixConnection(Connection):
                 self._ready = decoder.take()  # type: ignore[assignment]
                 if self._ready:
                     continue
-            if deadline is not None and timeout_s and not self._wait(deadline):
+            # Not waiting in recv(): there, Linux wakes us each time that the other side has read what we sent.
+            if deadline is None:
+                self._poll.poll()
+            elif timeout_s and not self._wait(deadline):
                 return None
             got = decoder.state.got
             try:
-                if deadline is None:
-                    got.extend(map(self._recv_into, (decoder.target(),)))
-                else:
-                    got.extend(map(self._recv_into, (decoder.target(),), (0,), (socket.MSG_DONTWAIT,)))
+                got.extend(map(self._recv_into, (decoder.target(),), (0,), (socket.MSG_DONTWAIT,)))
             except BlockingIOError:
-                if deadline is None or time.monotonic() >= deadline:
+                if deadline is not None and time.monotonic() >= deadline:
                     return None
                 continue
             except OSError as error:
