@@ -21,7 +21,7 @@ MAX_PIECES = 1024
 
 
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-_CONTROL, _CLOEXEC, _DONTWAIT = (CONTROL_NBYTES,), (CLOEXEC,), (CLOEXEC | socket.MSG_DONTWAIT,)
+_CONTROL, _DONTWAIT = (CONTROL_NBYTES,), (CLOEXEC | socket.MSG_DONTWAIT,)
 
 
 def next_vector(pieces: list[Frame]) -> tuple[list[Frame], list[tuple[int, int, Any]]]:
@@ -121,16 +121,16 @@ class UnixConnection(Connection):
                 self._ready = decoder.take()  # type: ignore[assignment]
                 if self._ready:
                     continue
-            if deadline is not None and timeout_s and not self._wait(deadline):
+            # Not waiting in recv(): there, Linux wakes us each time that the other side has read what we sent.
+            if deadline is None:
+                self._poll.poll()
+            elif timeout_s and not self._wait(deadline):
                 return None
             got = decoder.state.got
             try:
-                if deadline is None:
-                    got.extend(map(self._recvmsg_into, ((decoder.target(),),), _CONTROL, _CLOEXEC))
-                else:
-                    got.extend(map(self._recvmsg_into, ((decoder.target(),),), _CONTROL, _DONTWAIT))
+                got.extend(map(self._recvmsg_into, ((decoder.target(),),), _CONTROL, _DONTWAIT))
             except BlockingIOError:
-                if deadline is None or time.monotonic() >= deadline:
+                if deadline is not None and time.monotonic() >= deadline:
                     return None
                 continue
             except OSError as error:
