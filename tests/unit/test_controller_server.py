@@ -8,8 +8,6 @@ import time
 
 import pytest
 from controller_harness import (
-    RunningController,
-    close_connections,
     engine_info,
     spawn_engine,
 )
@@ -21,31 +19,7 @@ from hpc.wire import messages as m
 
 FUNCTION = b"0123456789abcdef"
 
-
-@pytest.fixture(scope="module")
-def shared():
-    controller = RunningController()
-    yield controller
-    assert controller.stop() == 0
-
-
-@pytest.fixture
-def controller():
-    controllers = []
-
-    def start(**options):
-        controllers.append(RunningController(**options))
-        return controllers[-1]
-
-    yield start
-    for each in controllers:
-        each.stop()
-
-
-@pytest.fixture(autouse=True)
-def hang_up():
-    yield
-    close_connections()
+pytestmark = pytest.mark.usefixtures("hang_up")
 
 
 def work_round(client, engine, first, frames=(b"body",)):

@@ -6,8 +6,6 @@ import socket
 import pytest
 from controller_harness import (
     RawPeer,
-    RunningController,
-    close_connections,
     connections,
 )
 
@@ -19,31 +17,7 @@ from hpc.wire import messages as m
 
 FUNCTION = b"0123456789abcdef"
 
-
-@pytest.fixture(scope="module")
-def shared():
-    controller = RunningController()
-    yield controller
-    assert controller.stop() == 0
-
-
-@pytest.fixture
-def controller():
-    controllers = []
-
-    def start(**options):
-        controllers.append(RunningController(**options))
-        return controllers[-1]
-
-    yield start
-    for each in controllers:
-        each.stop()
-
-
-@pytest.fixture(autouse=True)
-def hang_up():
-    yield
-    close_connections()
+pytestmark = pytest.mark.usefixtures("hang_up")
 
 
 def test_keys_bind_the_role(shared):
