@@ -231,7 +231,8 @@ def test_sending_while_the_connection_is_down_neither_blocks_nor_raises(harness)
     harness.server._tcp._router.bind(harness.address)
     harness.until(lambda: connection.recv_nowait() or len(harness.of(OPENED)) == 2)
     connection.send([b"new"])
-    assert harness.frames() == [[b"new"]]
+    # Whether zmq had a connection for the others in between does not matter: their session would send them again.
+    harness.until(lambda: [b"new"] in harness.frames())
 
 
 def has_ipv6():
