@@ -1,0 +1,70 @@
+"""Every message of the protocol, grouped by direction (docs/protocol.md, sections 3 to 6).
+
+A message is a `msgspec.Struct` that travels as a MessagePack array: its tag, then its fields in order. New fields are
+added at the end with a default, so that a peer that does not know them yet still understands the rest. Large data
+never stands in a message: it follows as separate frames, which the controller passes on without looking at them.
+
+Tasks are named by numbers. A client numbers its tasks from 1 on; a *bundle* is a run of them that travels as one unit,
+``first`` to ``first + count - 1``. Offsets within a bundle (``start``, ``stop``) count from 0 and are half-open.
+"""
+
+from hpc.wire.messages.base import TOGETHER, EndReason, Kind, Message, Status
+from hpc.wire.messages.client import (
+    Abort,
+    Answer,
+    Define,
+    Delivered,
+    Delivery,
+    End,
+    Ended,
+    EngineRow,
+    Engines,
+    Interrupt,
+    Options,
+    Query,
+    Shutdown,
+    Submit,
+)
+from hpc.wire.messages.connection import Ack, EngineInfo, Goodbye, Hello, Identify, Refused, Welcome
+from hpc.wire.messages.engine import Entry, Need, Output, Results, Revoke, Revoked, Run, Stop
+from hpc.wire.messages.launcher import Exited, Group, Start
+
+__all__ = [
+    "TOGETHER",
+    "Abort",
+    "Ack",
+    "Answer",
+    "Define",
+    "Delivered",
+    "Delivery",
+    "End",
+    "EndReason",
+    "Ended",
+    "EngineInfo",
+    "EngineRow",
+    "Engines",
+    "Entry",
+    "Exited",
+    "Goodbye",
+    "Group",
+    "Hello",
+    "Identify",
+    "Interrupt",
+    "Kind",
+    "Message",
+    "Need",
+    "Options",
+    "Output",
+    "Query",
+    "Refused",
+    "Results",
+    "Revoke",
+    "Revoked",
+    "Run",
+    "Shutdown",
+    "Start",
+    "Status",
+    "Stop",
+    "Submit",
+    "Welcome",
+]

@@ -1,0 +1,147 @@
+"""Between client and controller (docs/protocol.md, section 4), both ways."""
+
+from typing import Any
+
+from hpc.wire.messages.base import EndReason, Kind, Message
+
+# ---------------------------------------------------------------- to the controller
+
+
+class Define(Message, tag=16):
+    """A function, named by the digest of its frames: [pickle by reference or empty, pickle by value or empty].
+
+    Also controller to engine, before the first `Run` that needs it.
+    """
+
+    digest: bytes
+    name: str
+
+
+class Options(Message):
+    """How the tasks of a bundle may be placed and repeated."""
+
+    retries: int = 0
+    label: str = ""
+
+
+class Submit(Message, tag=17):
+    """Tasks ``first`` to ``first + count - 1``; the body follows as `frames` frames.
+
+    ``targets`` is None for load-balanced work, one engine id for CALLS on that engine, or ``count`` ids for EACH.
+    Load-balanced work may be placed on ``eligible`` engines only, if that is not None. ``route`` is the way that large
+    results shall take, '' for the best one. The arguments are what engine ``source`` makes of the body by ``!export``.
+    """
+
+    first: int
+    count: int
+    kind: Kind
+    functions: list[bytes]
+    targets: list[int] | None
+    submitted: float
+    options: Options | None = None
+    eligible: list[int] | None = None
+    route: str = ""
+    source: int = -1
+
+
+class Abort(Message, tag=18):
+    """End tasks [first + start, first + stop) that no engine has begun; those that run go on."""
+
+    first: int
+    start: int
+    stop: int
+
+
+class Interrupt(Message, tag=19):
+    """Raise KeyboardInterrupt in what the target engines run now. Also controller to engine, ``targets`` then empty."""
+
+    targets: list[int]
+
+
+class Query(Message, tag=20):
+    """Ask the controller; ``what`` is ``status``, ``queue_status`` or ``ping``. Answered by `Answer`."""
+
+    request: int
+    what: str
+    arguments: dict[str, Any] = {}
+
+
+class Shutdown(Message, tag=21):
+    """End engines (None: all of them) and, if asked, the controller. Answered by `Answer` once it has begun."""
+
+    request: int
+    targets: list[int] | None
+    controller: bool
+
+
+# ---------------------------------------------------------------- to the client
+
+
+class Delivered(Message):
+    """The header of a `Results`, passed on: its ``n_frames`` frames follow."""
+
+    first: int
+    start: int
+    stop: int
+    engine: int
+    packed: bool
+    n_frames: int
+
+
+class Delivery(Message, tag=64):
+    """Results; the frames of all items follow, in order."""
+
+    items: list[Delivered]
+
+
+class EngineRow(Message):
+    """One engine as clients see it. ``state`` is ``idle``, ``busy`` or ``unreachable``."""
+
+    id: int
+    rank: int
+    size: int
+    group: str
+    host: str
+    pid: int
+    state: str
+    mpi: str = ""
+
+
+class End(Message):
+    """How an engine ended. ``signal`` and ``exit_code`` are -1 where they are not known; ``detail`` is for people."""
+
+    id: int
+    rank: int
+    host: str
+    pid: int
+    reason: EndReason
+    signal: int = -1
+    exit_code: int = -1
+    detail: str = ""
+
+
+class Engines(Message, tag=65):
+    """Engines that came and that went. With ``snapshot``, ``joined`` is all there are."""
+
+    joined: list[EngineRow]
+    left: list[End]
+    snapshot: bool = False
+
+
+class Ended(Message, tag=66):
+    """Tasks [start, stop) of a bundle ended without a result of their own. ``end`` is set where an engine was lost."""
+
+    first: int
+    start: int
+    stop: int
+    reason: EndReason
+    detail: str
+    end: End | None = None
+
+
+class Answer(Message, tag=67):
+    """The answer to a `Query` or a `Shutdown`; ``error`` says what was wrong with it."""
+
+    request: int
+    value: Any
+    error: str = ""
