@@ -69,6 +69,8 @@ class Line:
         Wakes the receiver if it is another thread.
     lent : bool
         Whether threads that wait have the connection in turns, so quickly that it is not watched in between.
+    receiver : int
+        The thread that has the role of the receiver; 0 if none has.
     curious : list of Parker
         Threads that want to look again after the next message.
     """
@@ -98,6 +100,7 @@ class Line:
         self._poll: Any = None
         self._spin = Spin()
         self.lent = False
+        self.receiver = 0
         self._handled = 0
         self._end = end
 
@@ -136,7 +139,7 @@ class Line:
         """Block until something may be received or somebody interrupts; False after the timeout."""
         if conn is self._doubtful or self._pending(conn):
             return True
-        if self._spin.able and conn.route == "unix" and self.inbox.lone():
+        if self._spin.able and self.inbox.lone():
             events = self._spin.wait(self._poll.poll, timeout_ms)
         else:
             events = self._poll.poll(timeout_ms)
@@ -149,7 +152,12 @@ class Line:
     def restless(self) -> bool:
         """Say whether there is something to do that no descriptor tells of."""
         conn = self.conn
-        return conn is not None and (bool(self.inbox.calls) or conn is self._doubtful or self._pending(conn))
+        if conn is None:
+            return False
+        if self.inbox.calls or conn is self._doubtful:
+            return True
+        # What comes over a lent connection is found by who has it next; to ask zmq for it would not be cheap.
+        return not (self.lent and conn.route == "tcp") and self._pending(conn)
 
     def is_up(self) -> bool:
         """Say whether the connection, which zmq may be making anew by itself, is there."""
@@ -181,7 +189,8 @@ class Line:
             if not isinstance(error, ConnectionError):
                 raise
         else:
-            if conn.route != "unix" and conn.pending():  # sending may swallow the edge that tells of input
+            # Sending may swallow the edge that tells of input, on which some other thread perhaps waits.
+            if conn.route == "tcp" and (self.receiver or not self.lent) and conn.pending():
                 self.interrupt.ring()
                 self.wake.ring()
 

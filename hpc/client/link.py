@@ -54,7 +54,6 @@ class Link(Line):
         self.opener = opener
         self.reconnect_s = reconnect_s
         self.pid = os.getpid()
-        self.receiver = 0  # the thread that has the role
         self.orphaned = False
         self.abandoned = False
         self._parked: list[Parker] = []
@@ -231,8 +230,7 @@ class Link(Line):
             if self.conn is not None:
                 now = time.monotonic()
                 if not self.lent:
-                    # Not over TCP: there, to look whether something came swallows the sign of it.
-                    if now - self._left < STREAK_S and self.conn.route == "unix":
+                    if now - self._left < STREAK_S:
                         self.lent = True
                         self.wake.ring()
                     else:

@@ -7,10 +7,13 @@ from typing import Any, Final
 
 # No longer than a few round trips on one host.
 LONGEST_S: Final = 0.0003
+# What is taken for the median of both ways before anything is known.
+FIRST_S: Final = 0.0001
 # One wait in so many goes the way that was slower lately, in case that has changed.
 TRY_OTHER_EVERY: Final = 32
-# Weight of the newest observation in the running means.
-WEIGHT: Final = 0.125
+# By this factor an estimate moves with each observation, up or down: so it settles at the median, and a wait that was a
+# hundred times longer, because a task was slow, counts as one that was longer.
+STEP: Final = 1.125
 
 
 class Spin:
@@ -23,8 +26,7 @@ class Spin:
     def __init__(self) -> None:
         cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         self.able = len(cores) > 1
-        self._spun_s = 0.0
-        self._blocked_s = 0.0
+        self._spun_s = self._blocked_s = FIRST_S
         self._n = 0
 
     def __repr__(self) -> str:
@@ -42,7 +44,7 @@ class Spin:
             spin = False
         if not spin:
             events = poll(timeout_ms)
-            self._blocked_s += WEIGHT * (clock() - start - self._blocked_s)
+            self._blocked_s = nearer(self._blocked_s, clock() - start)
             return events
         give_up = start + LONGEST_S
         while not (events := poll(0)):
@@ -50,5 +52,10 @@ class Spin:
                 events = poll(timeout_ms)
                 break
             os.sched_yield()
-        self._spun_s += WEIGHT * (clock() - start - self._spun_s)
+        self._spun_s = nearer(self._spun_s, clock() - start)
         return events
+
+
+def nearer(median_s: float, observed_s: float) -> float:
+    """Return an estimate of a median after one more observation."""
+    return median_s * STEP if observed_s > median_s else median_s / STEP

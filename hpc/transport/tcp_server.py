@@ -27,6 +27,7 @@ else:
 MESSAGES_PER_TURN: Final = 256
 NBYTES_PER_TURN: Final = 16 * 1024 * 1024
 BACKLOG: Final = 1024
+_new: Final = tuple.__new__
 _SNDMORE_NOBLOCK: Final = zmtp.SNDMORE | zmtp.NOBLOCK
 ZAP_DOMAIN: Final = b"hpc"
 # Routing ids of links that are gone are remembered, so that a late message does not look like a new peer.
@@ -232,10 +233,12 @@ class TcpServer:
         if not self._router_wakes and not zmtp.readable(self._router):
             return True
         self._router_wakes = False
-        recv = self._recv
+        recv, router = self._recv, self._router
         nbytes = 0
         try:
-            for _ in range(MESSAGES_PER_TURN):
+            for n in range(MESSAGES_PER_TURN):
+                if n and not zmtp.readable(router):  # cheaper than the exception below
+                    return True
                 routing_id = recv(zmtp.NOBLOCK, True)
                 parts = [recv(0, False)]
                 while parts[-1].more:
@@ -247,7 +250,7 @@ class TcpServer:
                         continue
                 frames = zmtp.received(parts)
                 if len(frames) > 1 or frames[0]:
-                    self._arrived(Arrival(FRAMES, link, frames))
+                    self._arrived(_new(Arrival, (FRAMES, link, frames, None, "")))
                     nbytes += sum(map(len, frames))
                     if nbytes > NBYTES_PER_TURN:
                         return False

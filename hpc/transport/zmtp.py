@@ -25,6 +25,8 @@ LINGER_MS: Final = 500
 # Frames from this size on are handed to zmq without a copy.
 ZERO_COPY_NBYTES: Final = 1024 * 1024
 
+_get: Final = zmq.backend.Socket.get  # the method of the C part, without a layer of Python above it
+_EVENTS: Final = int(zmq.EVENTS)
 # As plain integers: operations on the enumerations of pyzmq cost more than the calls they are for.
 NOBLOCK: Final = int(zmq.NOBLOCK)
 SNDMORE: Final = int(zmq.SNDMORE)
@@ -79,7 +81,7 @@ def monitor(context: Any, sock: Any, events: int) -> Any:
 
 def readable(sock: Any) -> bool:
     """Say whether a message can be received, whatever the descriptor of the socket shows."""
-    return bool(int(sock.getsockopt(zmq.EVENTS)) & POLLIN)
+    return bool(_get(sock, _EVENTS) & POLLIN)
 
 
 def next_event(pair: Any) -> tuple[int, int] | None:
