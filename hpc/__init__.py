@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hpc.client import RemoteController as RemoteController
     from hpc.client import connect as connect
     from hpc.cluster import Cluster as Cluster
+    from hpc.cluster.executor import Executor as Executor
     from hpc.engine.current import comm as comm
     from hpc.wire.objects import Reference as Reference
 
@@ -33,6 +34,7 @@ _EXPORTS = {
     "Client": ("hpc.client", "RemoteController"),
     "Cluster": ("hpc.cluster", "Cluster"),
     "DirectView": ("hpc.client", "DirectView"),
+    "Executor": ("hpc.cluster.executor", "Executor"),
     "Group": ("hpc.client", "Group"),
     "LoadBalancedView": ("hpc.client", "LoadBalancedView"),
     "Reference": ("hpc.wire.objects", "Reference"),
@@ -44,8 +46,16 @@ _EXPORTS = {
 
 __all__ = [  # noqa: PLE0604 - the names are those of the table
     "__version__",
+    "register_joblib_backend",
     *_EXPORTS,
 ]
+
+
+def register_joblib_backend(name: str = "hpc", make_default: bool = False) -> None:
+    """Have ``joblib.parallel_config(backend="hpc")`` use the engines of this user's newest cluster."""
+    from hpc.client.joblib import register
+
+    register(name, None, make_default)
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ from hpc.client.asyncresult import AsyncResult
 from hpc.client.parallel import ParallelFunction, RemoteFunction
 
 if TYPE_CHECKING:
+    from hpc.client.executor import ViewExecutor
     from hpc.client.link import Link
     from hpc.client.remote import RemoteController
 
@@ -53,6 +54,19 @@ class View(ABC):
     def apply_sync(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call ``f(*args, **kwargs)`` on the targets; return what it returns."""
         return self.apply_async(f, *args, **kwargs).get()
+
+    @property
+    def executor(self) -> "ViewExecutor":
+        """An executor of `concurrent.futures` whose workers are the engines of this view."""
+        from hpc.client.executor import ViewExecutor
+
+        return ViewExecutor(self)  # type: ignore[arg-type]  # there are no views but those two
+
+    def register_joblib_backend(self, name: str = "hpc", make_default: bool = False) -> None:
+        """Have ``joblib.parallel_config(backend=name)`` use the engines of this view."""
+        from hpc.client.joblib import register
+
+        register(name, self, make_default)  # type: ignore[arg-type]  # there are no views but those two
 
     # ------------------------------------------------------------ maps
 

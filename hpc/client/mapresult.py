@@ -1,5 +1,6 @@
 """The results of a map."""
 
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -160,23 +161,33 @@ class MapResult(AsyncResult):
 
     def __iter__(self) -> Iterator[Any]:
         """Yield values as they come."""
+        return self.iterate()
+
+    def iterate(self, timeout: float | None = None) -> Iterator[Any]:
+        """Return an iterator of the values as they come; it raises `TimeoutError` ``timeout`` seconds from now."""
+        return self._iterate(None if timeout is None else time.monotonic() + timeout, timeout)
+
+    def _iterate(self, deadline: float | None, timeout: float | None) -> Iterator[Any]:
         position = taken = 0
         while True:
-            part = self._next_part(position, taken)
+            part = self._next_part(position, taken, deadline)
             if part is None:
+                if not self.done():
+                    raise TimeoutError(f"no result within {timeout:g} s: {self!r}")
                 return
             position, taken = part[1], taken + 1
             yield from self._yield(part)
 
-    def _next_part(self, position: int, taken: int) -> _Range | None:
-        """Wait for the range at an item, or for the next that arrives; None after the last."""
+    def _next_part(self, position: int, taken: int, deadline: float | None) -> _Range | None:
+        """Wait for the range at an item, or for the next that arrives; None after the last, or at the deadline."""
 
         def find() -> _Range | None:
             if self._ordered:
                 return self._ranges.get(position)
             return next(islice(self._came, taken, None), None)
 
-        self._link.wait(lambda: find() or self.done(), None, self._waiters)
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        self._link.wait(lambda: find() or self.done(), left_s, self._waiters)
         return find()
 
     def _yield(self, part: _Range) -> Iterator[Any]:
