@@ -131,6 +131,12 @@ class LoadBalancedView(View):
             link.outbox.submit_each(self._placement, digest, body, Part(result, 1, base))
         return result
 
+    def register_joblib_backend(self, name: str = "hpc", make_default: bool = False) -> None:
+        """Have ``joblib.parallel_config(backend=name)`` use the engines of this view."""
+        from hpc.client.joblib import register
+
+        register(name, self, make_default)
+
     # ------------------------------------------------------------ control
 
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:

@@ -62,12 +62,6 @@ class View(ABC):
 
         return ViewExecutor(self)  # type: ignore[arg-type]  # there are no views but those two
 
-    def register_joblib_backend(self, name: str = "hpc", make_default: bool = False) -> None:
-        """Have ``joblib.parallel_config(backend=name)`` use the engines of this view."""
-        from hpc.client.joblib import register
-
-        register(name, self, make_default)  # type: ignore[arg-type]  # there are no views but those two
-
     # ------------------------------------------------------------ maps
 
     @abstractmethod

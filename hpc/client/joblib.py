@@ -10,7 +10,6 @@ from hpc.client.balanced import LoadBalancedView
 
 if TYPE_CHECKING:
     from hpc.client.asyncresult import AsyncResult
-    from hpc.client.view import DirectView
 
 NAME = "hpc"
 
@@ -20,7 +19,7 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
 
     Parameters
     ----------
-    view : LoadBalancedView or DirectView, optional
+    view : LoadBalancedView, optional
         Where; by default any engine of this user's newest cluster.
     """
 
@@ -28,7 +27,7 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
     supports_return_generator = True
     supports_timeout = True
 
-    def __init__(self, view: "LoadBalancedView | DirectView | None" = None, **options: Any) -> None:
+    def __init__(self, view: LoadBalancedView | None = None, **options: Any) -> None:
         super().__init__(**options)
         if view is None:
             from hpc.client.remote import connect
@@ -77,6 +76,6 @@ def _call(batch: Callable[[], Any]) -> Any:
     return batch()
 
 
-def register(name: str = NAME, view: "LoadBalancedView | DirectView | None" = None, default: bool = False) -> None:
+def register(name: str = NAME, view: LoadBalancedView | None = None, default: bool = False) -> None:
     """Make a backend of that name known to joblib, which runs on that view, or on the newest cluster of this user."""
     register_parallel_backend(name, lambda **options: HpcBackend(**{"view": view, **options}), make_default=default)
