@@ -169,4 +169,4 @@ def test_joblib() -> None:
                 joblib.Parallel(pre_dispatch=1)(joblib.delayed(fail)(i) for i in (3,))
         pids = set(rc[:].apply_sync(os.getpid))
         rc.load_balanced_view().register_joblib_backend("engines")
-        assert set(joblib.Parallel(backend="engines")(joblib.delayed(os.getpid)() for _ in range(9))) <= pids
+        assert set(joblib.Parallel(n_jobs=-1, backend="engines")(joblib.delayed(os.getpid)() for _ in range(9))) <= pids
