@@ -1,12 +1,12 @@
 """The result of a task, now or later."""
 
-import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, _base
+from concurrent.futures import Future, _base, wait
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.bundle import Mark
-from hpc.client.metadata import Metadata, Pieces, describe, output
+from hpc.client.facts import Facts
+from hpc.client.metadata import Pieces, output
 from hpc.client.outcome import Loss, Outcome
 from hpc.client.roster import log
 from hpc.wire import messages as m
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PENDING, FINISHED, CANCELLED = _base.PENDING, _base.FINISHED, _base.CANCELLED_AND_NOTIFIED
 
 
-class AsyncResult(Future[Any]):
+class AsyncResult(Facts, Future[Any]):
     """The result of one task; also a `concurrent.futures.Future`.
 
     Results are unpickled by the first thread that asks for them. `get` waits, without any other thread taking part, and
@@ -37,6 +37,8 @@ class AsyncResult(Future[Any]):
     _pieces: Pieces | None = None
     _watchers: list[Any] | None = None
     _hooks: list[Callable[[Any], object]] | None = None
+    _parts: "tuple[AsyncResult, ...]" = ()  # what `split` has made
+    _listener: Callable[[], object] | None = None  # called, by the receiver, when there is output or a result
 
     def __init__(self, link: "Link", name: str, target: int = -1) -> None:  # the base class would make a lock for each
         self._link = link
@@ -77,7 +79,7 @@ class AsyncResult(Future[Any]):
         self._index = index
         if type(outcome) is Loss:
             self._finish(True, outcome.cancelled)
-        elif self._watchers or self._hooks:
+        elif self._watchers or self._hooks or self._listener:
             self._finish(outcome.failed(index), False)
         else:  # the shortest way: nobody waits for this one
             self._state = FINISHED
@@ -86,6 +88,8 @@ class AsyncResult(Future[Any]):
     def _finish(self, failed: bool, cancelled: bool) -> None:
         """Tell everybody who waits."""
         self._state = CANCELLED if cancelled else FINISHED
+        if self._listener is not None:
+            self._listener()
         if self._watchers:
             for watcher in list(self._watchers):
                 if cancelled:
@@ -113,15 +117,24 @@ class AsyncResult(Future[Any]):
 
     ready = done
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all tasks have ended; False if ``timeout`` seconds pass first."""
+    def wait(self, timeout: float | None = None, return_when: str | None = None) -> Any:
+        """Wait until all tasks have ended; False if ``timeout`` seconds pass first.
+
+        With ``return_when``, a constant of `concurrent.futures` such as ``FIRST_EXCEPTION``, wait for that; return two sets
+        of the results that `split` gives: those that have ended, and the others.
+        """
+        if return_when is not None:
+            return wait(self.split(), timeout, return_when)
         return self._state is not PENDING or self._link.wait(self.done, timeout, self._waiters)
 
-    def get(self, timeout: float | None = None) -> Any:
-        """Wait and return the value, or raise what the task raised; `TimeoutError` after ``timeout`` seconds."""
+    def get(self, timeout: float | None = None, return_exceptions: bool = False) -> Any:
+        """Wait and return the value, or raise what the task raised; `TimeoutError` after ``timeout`` seconds.
+
+        With ``return_exceptions`` exceptions stand where the values would be, and nothing is raised for them.
+        """
         if self._state is PENDING and not self.wait(timeout):
             raise TimeoutError(f"no result within {timeout:g} s: {self!r}")
-        return self._conclude()
+        return self._conclude_all() if return_exceptions else self._conclude()
 
     def result(self, timeout: float | None = None) -> Any:
         """Do the same as `get`."""
@@ -159,6 +172,11 @@ class AsyncResult(Future[Any]):
                 return self._result
         assert self._exception is not None  # noqa: S101 - for the type checker
         raise self._exception
+
+    def _conclude_all(self) -> Any:
+        """Return values, and exceptions in the place of those that are missing."""
+        found = [o.error(k) or o.value(k) for _, o, k in self._slots() if o is not None]
+        return self._one_or_all(found)
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # 25 ms that a program without coroutines need not spend
@@ -228,78 +246,47 @@ class AsyncResult(Future[Any]):
     def _one_or_all(self, values: list[Any]) -> Any:
         return values[0]
 
+    def _is_one(self) -> bool:
+        """Say whether it stands for one task, so that what is asked of it is no list."""
+        return not isinstance(self._one_or_all([None]), list)
+
+    def _printed(self, task: int, outcome: Outcome | None, index: int, stream: str) -> str:
+        return output(self._pieces, task, outcome, index, stream)
+
+    def _came(self, start: int, stop: int, outcome: Outcome, index: int) -> None:
+        """Tell those who follow single tasks; for the receiver only."""
+        if self._parts:
+            for task in range(start, stop):
+                self._parts[task]._settle(outcome, index + task - start)
+        if self._listener is not None:
+            self._listener()
+
+    def split(self) -> "tuple[AsyncResult, ...]":
+        """Return a result for each of the tasks, in order."""
+        from hpc.client.division import split
+
+        return self._parts or (
+            (self,) if len(self) == 1 and not isinstance(self._one_or_all([0]), list) else split(self)
+        )
+
+    @classmethod
+    def join(cls, *results: "AsyncResult") -> "AsyncResult":
+        """Return several results of one client as one, whose value is the list of theirs."""
+        from hpc.client.division import join
+
+        return join(results)
+
     def hear(self, task: int, number: int, stream: str, text: str) -> None:
         """Take a piece of output; for the receiver only."""
         if self._pieces is None:
             self._pieces = Pieces()
         self._pieces.add(task, number, stream, text)
+        if self._listener is not None:
+            self._listener()
 
     def heard(self, task: int) -> int:
         """Return how many pieces of output came; for the receiver only."""
         return 0 if self._pieces is None else self._pieces.count(task)
-
-    # ------------------------------------------------------------ about the tasks
-
-    @property
-    def task_ids(self) -> list[str]:
-        """The names of the tasks, for as long as the cluster lives."""
-        session = self._link.peer.hello.session[:8]
-        return [f"{session}-{number}" for number in self._numbers()]
-
-    msg_ids = task_ids
-
-    @property
-    def metadata(self) -> Any:
-        """What is known of the task, a `Metadata`; a list of them if there are several tasks."""
-        roster = self._link.roster
-        rows: list[Metadata] = []
-        slots = enumerate(zip(self.task_ids, self._slots(), strict=True))
-        for task, (task_id, (target, outcome, index)) in slots:
-            row = describe(roster, target, outcome, index, task_id=task_id, submitted=self._submitted)
-            row["route"] = self._route(outcome)
-            for stream in ("stdout", "stderr"):
-                row[stream] = output(self._pieces, task, outcome, index, stream)
-            rows.append(row)
-        return self._one_or_all(rows)
-
-    @property
-    def stdout(self) -> Any:
-        """What was printed so far, all of it once the task has ended; a list if there are several tasks."""
-        return self._one_or_all([output(self._pieces, i, o, k, "stdout") for i, (_, o, k) in enumerate(self._slots())])
-
-    @property
-    def stderr(self) -> Any:
-        """What was written to stderr; see `stdout`."""
-        return self._one_or_all([output(self._pieces, i, o, k, "stderr") for i, (_, o, k) in enumerate(self._slots())])
-
-    @property
-    def engine_id(self) -> Any:
-        """Which engine ran the task; a list if there are several tasks."""
-        return self._one_or_all([t if o is None else o.engine for t, o, _ in self._slots()])
-
-    @property
-    def progress(self) -> int:
-        """How many of the tasks have ended."""
-        return sum(outcome is not None for _, outcome, _ in self._slots())
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the submission, up to the last result."""
-        last = max((o.received for _, o, _ in self._slots() if o is not None), default=0.0)
-        return (last if self.done() and last else time.time()) - self._submitted
-
-    @property
-    def wall_time(self) -> float:
-        """Seconds from the submission to the last result; raises `ValueError` while a task waits or runs."""
-        if not self.done():
-            raise ValueError(f"{self!r} has not ended yet")
-        return self.elapsed
-
-    @property
-    def serial_time(self) -> float:
-        """Seconds that the engines spent on the tasks, one after the other."""
-        entries = {id(e): e for _, o, k in self._slots() if o is not None and (e := o.entry(k)) is not None}
-        return sum(entry.completed - entry.started for entry in entries.values())
 
     def get_dict(self, timeout: float | None = None) -> dict[int, Any]:
         """Return the values by engine id."""

@@ -67,7 +67,7 @@ class Mark:
 class Taker(Protocol):
     """What takes the results of several tasks."""
 
-    def submitted(self, first: int, count: int, when: float, mark: Mark | None) -> None:
+    def register(self, first: int, count: int, when: float, mark: Mark | None) -> None:
         """Note tasks of it that are about to be sent."""
         ...
 

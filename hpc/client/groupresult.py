@@ -47,7 +47,7 @@ class GroupResult(AsyncResult):
         failed = sum(outcome.failed(index) for outcome, index in filter(None, self._outcomes))
         return f"on engines {self.targets}: {state}{f', {failed} failed' if failed else ''}"
 
-    def submitted(self, first: int, count: int, when: float, mark: Mark | None) -> None:
+    def register(self, first: int, count: int, when: float, mark: Mark | None) -> None:
         """Note a part of it that was submitted."""
         self._firsts.append((first, count))
         self._submitted = self._submitted or when
@@ -62,6 +62,7 @@ class GroupResult(AsyncResult):
                 self._outcomes[task] = outcome, index
                 new += 1
             index += 1
+        self._came(start, stop, outcome, index - (stop - start))
         self._left = self._left - new if new == stop - start else self._outcomes.count(None)
         if self._left == 0 and self._state is PENDING:
             words = [o.status(k) for o, k in filter(None, self._outcomes)]

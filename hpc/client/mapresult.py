@@ -60,7 +60,7 @@ class MapResult(AsyncResult):
 
     # ------------------------------------------------------------ made by the map
 
-    def submitted(self, first: int, count: int, when: float, mark: Mark | None) -> None:
+    def register(self, first: int, count: int, when: float, mark: Mark | None) -> None:
         """Note a part of it that was submitted."""
         self._firsts.append((first, count))
         self._submitted = self._submitted or when
@@ -90,6 +90,7 @@ class MapResult(AsyncResult):
             self._failed = self._failed or any(outcome.failed(index + i) for i in range(count))
         self._ranges[start] = part  # no call between this line and the next: a signal comes before both or after
         self._ended += count
+        self._came(start, stop, outcome, index)
         self._finish_if_done()
         if self._watchers and self._state is PENDING:  # threads that iterate
             for watcher in list(self._watchers):
@@ -99,11 +100,11 @@ class MapResult(AsyncResult):
 
     def _finish_if_done(self) -> None:
         if self._complete and self._ended == self._count and self._state is PENDING:
-            words = {part[2].status(part[3]) for part in self._came}
+            words = {part[2].status(part[3]) for part in self._arrived}
             self._finish(self._failed, words == {"cancelled"})
 
     @property
-    def _came(self) -> Iterable[_Range]:
+    def _arrived(self) -> Iterable[_Range]:
         """The ranges in the order in which they came."""
         return self._ranges.values()
 
@@ -113,7 +114,7 @@ class MapResult(AsyncResult):
         if self._loaded:
             return self._result
         if self._exception is None:
-            parts = sorted(self._came, key=lambda part: part[0]) if self._ordered else list(self._came)
+            parts = sorted(self._arrived, key=lambda part: part[0]) if self._ordered else list(self._arrived)
             if not self._failed or self._return_exceptions:
                 values: list[Any] = []
                 for part in parts:
@@ -184,7 +185,7 @@ class MapResult(AsyncResult):
         def find() -> _Range | None:
             if self._ordered:
                 return self._ranges.get(position)
-            return next(islice(self._came, taken, None), None)
+            return next(islice(self._arrived, taken, None), None)
 
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         self._link.wait(lambda: find() or self.done(), left_s, self._waiters)
@@ -212,7 +213,7 @@ class MapResult(AsyncResult):
         """Return the lists of values by engine id, in the order of the items."""
         self.get(timeout)
         values: dict[int, list[Any]] = {}
-        for part in sorted(self._came, key=lambda part: part[0]):
+        for part in sorted(self._arrived, key=lambda part: part[0]):
             values.setdefault(part[2].engine, []).extend(self._values(part))
         return values
 
@@ -224,7 +225,7 @@ class MapResult(AsyncResult):
 
     def _slots(self) -> Iterator[tuple[int, Outcome | None, int]]:
         by_item: dict[int, tuple[Outcome, int]] = {}
-        for start, stop, outcome, index in self._came:
+        for start, stop, outcome, index in self._arrived:
             for i in range(stop - start):
                 by_item[start + i] = outcome, index + i
         for item in range(self._count):

@@ -6,6 +6,8 @@ from typing import Any
 from hpc.client.outcome import Outcome
 from hpc.client.roster import Roster
 
+KEYS = frozenset(("task_id", "rank", "host", "status", "route", "submitted", "started", "completed", "received"))
+
 
 class Metadata(dict[str, Any]):
     """A dict whose items are attributes too.

@@ -150,7 +150,7 @@ class Outbox:
             self._close()
             first = self._next
             self._next += part.size + (source >= 0)
-            part.taker.submitted(first, part.size, now, mark)
+            part.taker.register(first, part.size, now, mark)
             self._bundles[first] = PartBundle(first, placement, part)
             submit = m.Submit(
                 first,
