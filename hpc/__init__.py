@@ -51,6 +51,13 @@ __all__ = [  # noqa: PLE0604 - the names are those of the table
 ]
 
 
+def load_ipython_extension(shell: object) -> None:
+    """Make ``%px`` and its relatives known: what ``%load_ext hpc`` calls."""
+    from hpc.magics import load_ipython_extension
+
+    load_ipython_extension(shell)
+
+
 def register_joblib_backend(name: str = "hpc", make_default: bool = False) -> None:
     """Have ``joblib.parallel_config(backend="hpc")`` use the engines of this user's newest cluster."""
     from hpc.client.joblib import register

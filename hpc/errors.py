@@ -135,6 +135,10 @@ class RemoteError(HpcError):
     def __str__(self) -> str:
         return f"{self.ename}: {self.evalue}\n[{self.where()}]\n{self.traceback}".rstrip()
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: where it was raised, not how the client learnt of it."""
+        return [*self.traceback.rstrip().splitlines(), f"[{self.where()}]"]
+
 
 class CompositeError(HpcError):
     """Several engines failed. Indexing by engine id gives each one's error.
@@ -158,6 +162,10 @@ class CompositeError(HpcError):
 
     def __getitem__(self, engine_id: int) -> BaseException:
         return self.errors[engine_id]
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows."""
+        return str(self).splitlines()
 
     def raise_exception(self, engine_id: int | None = None) -> None:
         """Raise the error of one engine, by default that of the lowest id."""

@@ -120,8 +120,8 @@ class AsyncResult(Facts, Future[Any]):
     def wait(self, timeout: float | None = None, return_when: str | None = None) -> Any:
         """Wait until all tasks have ended; False if ``timeout`` seconds pass first.
 
-        With ``return_when``, a constant of `concurrent.futures` such as ``FIRST_EXCEPTION``, wait for that; return two sets
-        of the results that `split` gives: those that have ended, and the others.
+        With ``return_when``, a constant of `concurrent.futures` such as ``FIRST_EXCEPTION``, wait for that, and return
+        two sets of the results that `split` gives, those that have ended and the others.
         """
         if return_when is not None:
             return wait(self.split(), timeout, return_when)

@@ -17,7 +17,7 @@ _PLAIN = (pickle.PicklingError, TypeError, AttributeError, ValueError, Recursion
 # Of these only the contents tell; what is pushed is a dict.
 _PERHAPS_LARGE = frozenset((dict, bytes, bytearray, memoryview))
 
-EXECUTE, RUN, PUSH, PULL = b"!execute", b"!run", b"!push", b"!pull"
+EXECUTE, RUN, PUSH, PULL, CELL = b"!execute", b"!run", b"!push", b"!pull", b"!cell"
 
 
 def dump_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.metadata import KEYS, Metadata, describe
+from hpc.wire.display import Outputs
 
 if TYPE_CHECKING:
     from hpc.client.link import Link
@@ -80,6 +81,15 @@ class Facts:
     def stderr(self) -> Any:
         """What was written to stderr; see `stdout`."""
         return self._one_or_all([self._printed(i, o, k, "stderr") for i, (_, o, k) in enumerate(self._slots())])
+
+    @property
+    def outputs(self) -> Any:
+        """What was displayed besides text, `hpc.wire.display.Outputs`, once the task has ended; a list if several."""
+        found = []
+        for _, outcome, index in self._slots():
+            value = None if outcome is None or outcome.failed(index) else outcome.value(index)
+            found.append(value if isinstance(value, Outputs) else Outputs())
+        return self._one_or_all(found)
 
     @property
     def engine_id(self) -> Any:

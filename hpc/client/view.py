@@ -11,7 +11,7 @@ from hpc.client import columns, placement, reducing
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.baseview import View
 from hpc.client.bundle import Part
-from hpc.client.calls import EXECUTE, RUN, digest_of, dump_call
+from hpc.client.calls import CELL, EXECUTE, RUN, digest_of, dump_call
 from hpc.client.groupresult import GroupResult
 from hpc.client.mapresult import MapResult
 from hpc.client.parts import Layout, join, split
@@ -102,6 +102,18 @@ class DirectView(View):
         result: AsyncResult = self._each(targets, EXECUTE, (code, filename), {}, "execute")
         self._return(result, block)
         return result
+
+    def _cell(self, code: str) -> AsyncResult:
+        """Execute a cell as IPython does, where it is installed; for the magics."""
+        filename = f"<px {self._link.peer.hello.session[:4]}-{next(_numbers)}>"
+        result: AsyncResult = self._each(None, CELL, (code, filename), {}, "px")
+        return result
+
+    def activate(self, suffix: str = "") -> None:
+        """Have ``%px`` and ``%%px``, with this suffix, work on this view in IPython."""
+        from hpc.magics import activate
+
+        activate(self, suffix)
 
     def run(self, path: str | Path, targets: Any = None, block: bool | None = None) -> AsyncResult:
         """Run a script of this machine on each engine, as ``__main__``; returns as `execute` does."""

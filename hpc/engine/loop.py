@@ -13,6 +13,7 @@ from hpc.engine.deposit import Deposits
 from hpc.engine.functions import FunctionTable
 from hpc.engine.interrupts import Leave
 from hpc.engine.results import own, transmission
+from hpc.engine.shell import Shell
 from hpc.engine.work import Runner
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
@@ -39,7 +40,8 @@ class Loop:
         self._place = place
         self._identity = identity
         self._lease_s = lease_s
-        self._functions = FunctionTable({**place.namespace.builtins, **Deposits(place.namespace).builtins})
+        parts = (place.namespace, Deposits(place.namespace), Shell(place.namespace))
+        self._functions = FunctionTable({name: call for part in parts for name, call in part.builtins.items()})
         self._busy_since = 0.0
         place.flush = self._flush_between_tasks
         place.ship = self._ship

@@ -37,7 +37,6 @@ class Namespace:
         self.names: dict[str, Any] = self.module.__dict__
         self.names["__builtins__"] = builtins
         self.builtins: Mapping[bytes, Callable[..., Any]] = {
-            b"!execute": self.execute,
             b"!run": self.run,
             b"!push": self.push,
             b"!pull": self.pull,
@@ -60,7 +59,7 @@ class Namespace:
 
     def execute(self, code: str, filename: str) -> None:
         """Execute statements; ``filename`` is what tracebacks show."""
-        self._remember(code, filename)
+        self.remember(code, filename)
         exec(compile(code, filename, "exec", dont_inherit=True), self.names)  # noqa: S102 - what an engine is for
 
     def run(self, text: str, filename: str) -> None:
@@ -123,7 +122,8 @@ class Namespace:
             )
         return self.lookup(value.name)
 
-    def _remember(self, code: str, filename: str) -> None:
+    def remember(self, code: str, filename: str) -> None:
+        """Keep the text of code that is about to run, so that tracebacks show it."""
         # An entry without a modification time is one that linecache.checkcache() leaves alone.
         if filename not in linecache.cache:
             self._sources.append(filename)

@@ -1,0 +1,160 @@
+"""``%px`` and its relatives."""
+
+import argparse
+import shlex
+import time
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import no_var_expand
+
+from hpc.errors import ranges
+from hpc.magics.options import engines_of, new_parser
+from hpc.magics.show import show
+
+if TYPE_CHECKING:
+    from hpc.client.asyncresult import AsyncResult
+    from hpc.client.view import DirectView
+
+# What holds until %pxconfig says something else.
+_DEFAULTS = {
+    "targets": "",
+    "block": True,
+    "stream": None,
+    "out": "",
+    "groupby": "type",
+    "local": False,
+    "verbose": False,
+    "progress_after": 2.0,
+    "signal_on_interrupt": "SIGINT",
+}
+# How long engines may take to come back from an interrupt before the prompt does.
+INTERRUPT_S = 5.0
+
+
+class ParallelMagics:
+    """The magics of one view; with a suffix there may be several."""
+
+    def __init__(self, shell: Any, view: "DirectView | None", suffix: str = "") -> None:
+        self.shell = shell
+        self._view, self._suffix = view, suffix
+        self._settings: dict[str, Any] = dict(_DEFAULTS)
+        self._last: AsyncResult | None = None
+        self._run_here: Any = None  # what the shell ran cells with before %autopx
+
+    def __repr__(self) -> str:
+        return f"<ParallelMagics %px{self._suffix} of {self._view!r}>"
+
+    @property
+    def view(self) -> "DirectView":
+        """The view that is used; if none was activated, that of all engines of the newest cluster."""
+        if self._view is None:
+            from hpc.client.remote import connect
+
+            self._view = connect()[:]
+            self._view.targets = "all"
+        return self._view
+
+    def register(self) -> None:
+        """Make the magics known to IPython, in place of earlier ones of the same names."""
+        for magic in (self.px, self.autopx, self.pxconfig, self.pxresult):
+            self.shell.register_magic_function(magic, "line", magic.__name__ + self._suffix)
+        self.shell.register_magic_function(self.cell_px, "cell", f"px{self._suffix}")
+
+    # ------------------------------------------------------------ the magics
+
+    @no_var_expand  # type: ignore[untyped-decorator]  # braces and dollars are the engines' business
+    def px(self, line: str = "") -> Any:
+        """Execute one line on the engines: ``%px import numpy``; ``%px --help`` shows the options of ``%%px``."""
+        if line.strip() in ("-h", "--help"):
+            print(new_parser(f"%%px{self._suffix}").format_help())
+            return None
+        return self._execute(line, self._with({}))
+
+    def cell_px(self, line: str = "", cell: str = "") -> Any:
+        """Execute a cell on the engines; ``%px --help`` shows the options."""
+        options = self._parse("%%px", line)
+        if options.local:
+            done = self.shell.run_cell(cell)
+            done.raise_error()
+        return self._execute(cell, options)
+
+    def autopx(self, line: str = "") -> None:
+        """Switch to and fro: from now on every cell runs on the engines, or here again."""
+        if self._run_here is None:
+            self._run_here = self.shell.run_cell
+            self.shell.run_cell = self._run_there
+        else:
+            self.shell.run_cell, self._run_here = self._run_here, None
+        print(f"%autopx{self._suffix} {'disabled' if self._run_here is None else 'enabled'}")
+
+    def pxconfig(self, line: str = "") -> None:
+        """Set what ``%px`` does when it gets no options; without any, show it."""
+        parser = new_parser(f"%pxconfig{self._suffix}")
+        self._settings.update(vars(parser.parse_args(shlex.split(line))))
+        if not line.strip():
+            for name, value in self._settings.items():
+                print(f"{name} = {value!r}")
+
+    def pxresult(self, line: str = "") -> Any:
+        """Show what came of the last ``%px``; waits for it."""
+        if self._last is None:
+            raise UsageError(f"there is no result yet: nothing was run with %px{self._suffix}")
+        options = self._parse("%pxresult", line)
+        return self._finish(self._last, options, stream=False)
+
+    # ------------------------------------------------------------ how
+
+    def _parse(self, name: str, line: str) -> argparse.Namespace:
+        return self._with(vars(new_parser(f"{name}{self._suffix}").parse_args(shlex.split(line))))
+
+    def _with(self, given: dict[str, Any]) -> argparse.Namespace:
+        return argparse.Namespace(**{**self._settings, **given})
+
+    def _run_there(self, raw_cell: str, *arguments: Any, **keywords: Any) -> Any:
+        """Stand in for the shell's `run_cell`; what has to do with magics of ours, or of cells, still runs here."""
+        if raw_cell.strip() and not raw_cell.lstrip().startswith(("%%", "%px", "%autopx")):
+            raw_cell = f"%%px{self._suffix}\n{raw_cell}"
+        return self._run_here(raw_cell, *arguments, **keywords)
+
+    def _execute(self, code: str, options: argparse.Namespace) -> Any:
+        view = self.view
+        if options.targets:
+            view = view.client[engines_of(options.targets)]
+        if options.verbose:
+            targets = view.targets
+            kind = "Parallel" if options.block else "Async parallel"
+            print(f"{kind} execution on engines: {ranges([targets] if isinstance(targets, int) else sorted(targets))}")
+        result = view._cell(code)
+        self._last = result
+        if options.out:
+            self.shell.user_ns[options.out] = result
+        if not options.block:
+            return None if options.out else result
+        return self._finish(result, options, stream=options.stream is not False)
+
+    def _finish(self, result: "AsyncResult", options: argparse.Namespace, stream: bool) -> None:
+        try:
+            if stream:
+                with result.stream_output():
+                    self._wait(result, options)
+            else:
+                self._wait(result, options)
+                result.display_outputs(options.groupby)
+        except KeyboardInterrupt:
+            if options.signal_on_interrupt == "0":
+                raise
+            print("interrupting the engines ...")
+            self.view.client[getattr(result, "targets", None) or [result.engine_id]].interrupt()
+            if not result.wait(INTERRUPT_S):
+                print(f"not all engines have come back within {INTERRUPT_S:g} s: Python cannot leave what they are in")
+                raise
+        show(result, self.shell)
+        result.get()  # raises what the engines have raised
+
+    def _wait(self, result: "AsyncResult", options: argparse.Namespace) -> None:
+        began = time.monotonic()
+        if options.progress_after < 0 or len(result) == 1:
+            result.wait()
+        elif not result.wait(max(0.0, began + options.progress_after - time.monotonic())):
+            result.wait_interactive()
