@@ -1,5 +1,6 @@
 """Work for whichever engine is free."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from hpc.client.baseview import View
 from hpc.client.bundle import Part, Placement
 from hpc.client.calls import digest_of, dump_call
 from hpc.client.groupresult import GroupResult
+from hpc.client.lazymap import LazyMap
 from hpc.client.mapresult import MapResult
 from hpc.client.parts import join, split
 from hpc.errors import ranges
@@ -18,6 +20,9 @@ from hpc.wire import objects
 
 if TYPE_CHECKING:
     from hpc.client.remote import RemoteController
+
+# Items that a lazy map keeps under way for each engine: enough for bundles to form.
+OUTSTANDING_PER_ENGINE = 16
 
 
 class LoadBalancedView(View):
@@ -116,6 +121,39 @@ class LoadBalancedView(View):
             base += count
         result.complete()
         return result
+
+    def imap(
+        self,
+        f: Callable[..., Any],
+        /,
+        *sequences: Iterable[Any],
+        ordered: bool = True,
+        max_outstanding: int | str | None = "auto",
+        return_exceptions: bool = False,
+    ) -> LazyMap:
+        """Call ``f`` with the items of the sequences, which may be endless; return an iterator of the values.
+
+        Parameters
+        ----------
+        ordered : bool
+            Whether values come in the order of the items, or as they are there.
+        max_outstanding : int, "auto" or None
+            How many items may be drawn whose values have not been taken; "auto" keeps the engines busy, None (or 0) draws
+            all there are.
+        return_exceptions : bool
+            Whether exceptions are values; else the first one is raised, and ends the map.
+        """
+        if max_outstanding == "auto":
+            max_outstanding = OUTSTANDING_PER_ENGINE * max(1, len(self))
+        if not isinstance(max_outstanding, int | None) or (max_outstanding or 0) < 0:
+            raise ValueError(f"max_outstanding must be a number, 'auto' or None, not {max_outstanding!r}")
+        return LazyMap(
+            functools.partial(self.apply_async, f),
+            zip(*sequences, strict=False),
+            max_outstanding=max_outstanding or 0,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
 
     def _apply_parts(
         self, f: Callable[..., Any], sequences: tuple[Any, ...], dist: Distribution = "block", **_: Any
