@@ -138,8 +138,8 @@ class LoadBalancedView(View):
         ordered : bool
             Whether values come in the order of the items, or as they are there.
         max_outstanding : int, "auto" or None
-            How many items may be drawn whose values have not been taken; "auto" keeps the engines busy, None (or 0) draws
-            all there are.
+            How many items may be drawn whose values have not been taken; "auto" keeps the engines busy, None (or 0)
+            draws all there are.
         return_exceptions : bool
             Whether exceptions are values; else the first one is raised, and ends the map.
         """
