@@ -1,7 +1,8 @@
 """What direct and load-balanced views have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.asyncresult import AsyncResult
@@ -37,6 +38,21 @@ class View(ABC):
     @property
     def _link(self) -> "Link":
         return self._rc._connected()
+
+    @contextmanager
+    def temp_flags(self, **flags: Any) -> Iterator[None]:
+        """Set attributes of the view for the time of a ``with`` block: ``with view.temp_flags(block=False): ...``."""
+        before = {}
+        try:
+            for name, value in flags.items():
+                if name.startswith("_") or not hasattr(self, name):
+                    raise TypeError(f"{type(self).__name__} has no flag {name!r}")
+                before[name] = getattr(self, name)
+                setattr(self, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
 
     def _return(self, result: AsyncResult, block: bool | None = None) -> Any:
         return result.get() if (self.block if block is None else block) else result

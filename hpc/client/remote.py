@@ -213,6 +213,8 @@ class RemoteController:
         """Return a view of certain engines; ``"all"`` also sees engines that come later."""
         return DirectView(self, self._targets_of(targets), block)
 
+    broadcast_view = direct_view  # what is the same for all engines travels once in any case
+
     def load_balanced_view(
         self, targets: int | Iterable[int] | str | None = None, *, retries: int = 0, block: bool = True
     ) -> LoadBalancedView:

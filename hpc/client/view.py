@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hpc.client.baseview import View
 from hpc.client.bundle import Part
 from hpc.client.calls import CELL, EXECUTE, RUN, digest_of, dump_call
 from hpc.client.groupresult import GroupResult
+from hpc.client.importing import synchronised
 from hpc.client.mapresult import MapResult
 from hpc.client.parts import Layout, join, split
 from hpc.client.progress import follow
@@ -114,6 +116,10 @@ class DirectView(View):
         from hpc.magics import activate
 
         activate(self, suffix)
+
+    def sync_imports(self, local: bool = True, quiet: bool = False) -> AbstractContextManager[None]:
+        """Have the imports of a ``with`` block happen on the engines, and with ``local`` here, too."""
+        return synchronised(self, local, quiet)
 
     def run(self, path: str | Path, targets: Any = None, block: bool | None = None) -> AsyncResult:
         """Run a script of this machine on each engine, as ``__main__``; returns as `execute` does."""

@@ -1,0 +1,60 @@
+"""What views do besides running code: flags for a while, imports on both sides."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import hpc
+from hpc.errors import CompositeError
+
+
+@pytest.fixture
+def rc() -> "Iterator[hpc.RemoteController]":
+    with hpc.Cluster(n=2) as rc:
+        yield rc
+
+
+def test_flags_for_a_while(rc: "hpc.RemoteController") -> None:
+    view = rc[:]
+    with view.temp_flags(block=False, targets=1):
+        result = view.apply(abs, -1)
+        assert isinstance(result, hpc.AsyncResult)
+        assert view.targets == 1
+    assert view.block
+    assert view.targets == [0, 1]
+    with pytest.raises(ZeroDivisionError), view.temp_flags(block=False):
+        _ = 1 / 0
+    assert view.block
+    with pytest.raises(TypeError, match="colour"), view.temp_flags(colour="red"):
+        pass
+    lv = rc.load_balanced_view()
+    with lv.temp_flags(retries=3):
+        assert lv.retries == 3
+    assert lv.retries == 0
+
+
+def test_imports_on_both_sides(rc: "hpc.RemoteController", capsys: pytest.CaptureFixture[str]) -> None:
+    view = rc[:]
+    with view.sync_imports():
+        import colorsys
+        from fractions import Fraction
+    assert "importing colorsys on the engines" in capsys.readouterr().out
+    assert Fraction(1, 2) == 0.5
+    assert colorsys.rgb_to_yiq(0, 0, 0)[0] == 0
+    assert view.apply_sync(lambda: Fraction.__name__ + colorsys.__name__) == ["Fractioncolorsys"] * 2
+    view.execute("Fraction(1, 3), colorsys")
+    with view.sync_imports(local=False, quiet=True):
+        import sched
+    assert "on the engines only" in repr(sched)
+    assert capsys.readouterr().out == ""
+    view.execute("sched.scheduler")
+
+
+def test_an_import_that_fails_there(rc: "hpc.RemoteController") -> None:
+    with pytest.raises(CompositeError) as caught, rc[:].sync_imports(local=False, quiet=True):
+        import there_is_no_such_module  # noqa: F401
+    assert isinstance(caught.value[0], ImportError)
+
+
+def test_broadcast_views_are_direct_views(rc: "hpc.RemoteController") -> None:
+    assert rc.broadcast_view([0, 1]).apply_sync(abs, -2) == [2, 2]
