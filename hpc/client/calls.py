@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hpc.errors import SerializationError
 from hpc.wire import objects
 from hpc.wire.session import Frame
 
@@ -33,14 +34,25 @@ def dump_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
     for argument in args:
         # Not twice, where it is plain to see that it would be.
         if type(argument) in _PERHAPS_LARGE or hasattr(argument, "dtype"):
-            return objects.dumps((args, kwargs))
+            return _dumps(args, kwargs)
     try:
         payload = pickle.dumps((args, kwargs), 5, buffer_callback=_stop)
         if len(payload) < objects.OUT_OF_BAND_NBYTES and b"__main__" not in payload and b"numpy" not in payload:
             return [payload]
     except _PLAIN:
         pass  # the slower way either takes it or says what is wrong
-    return objects.dumps((args, kwargs))
+    return _dumps(args, kwargs)
+
+
+def _dumps(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
+    try:
+        return objects.dumps((args, kwargs))
+    except SerializationError as error:
+        from hpc.wire.functions import FOUND_AT
+
+        text = str(error).replace(f"{FOUND_AT}[0]", f"{FOUND_AT}args").replace(f"{FOUND_AT}[1]", f"{FOUND_AT}kwargs")
+        error.args = (text,)
+        raise
 
 
 def _stop(_buffer: pickle.PickleBuffer) -> bool:

@@ -22,9 +22,12 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from hpc.errors import SerializationError
+from hpc.wire import blame
 from hpc.wire.arrays import SpecialReducers
 from hpc.wire.objects import describe, not_picklable
 
+# How an error says which part of an object it is about.
+FOUND_AT: Final = "it stands at "
 MAX_GLOBAL_NBYTES: Final = 1024 * 1024
 
 _IMMUTABLE: Final = (int, float, complex, str, bytes, bool, type(None), types.ModuleType, types.BuiltinFunctionType)
@@ -128,7 +131,11 @@ def dump_into(file: Any, obj: Any, buffer_callback: Callable[[pickle.PickleBuffe
     except SerializationError:
         raise
     except Exception as error:
-        raise not_picklable(obj, error) from error
+        path, part, why = blame.find(obj, cloudpickle.dumps)
+        refused = not_picklable(part, why or error)
+        if path:
+            refused.args = (f"{refused.args[0]} ({FOUND_AT}{path})",)
+        raise refused from error
     return pickler
 
 

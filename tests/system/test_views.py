@@ -1,11 +1,12 @@
 """What views do besides running code: flags for a while, imports on both sides."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 import hpc
-from hpc.errors import CompositeError
+from hpc.errors import CompositeError, SerializationError
 
 
 @pytest.fixture
@@ -58,3 +59,25 @@ def test_an_import_that_fails_there(rc: "hpc.RemoteController") -> None:
 
 def test_broadcast_views_are_direct_views(rc: "hpc.RemoteController") -> None:
     assert rc.broadcast_view([0, 1]).apply_sync(abs, -2) == [2, 2]
+
+
+def test_what_cannot_be_pickled_is_named_with_the_way_to_it(rc: "hpc.RemoteController") -> None:
+    lock = threading.Lock()
+    with pytest.raises(SerializationError, match=r"pickle _thread.lock .*it stands at args\[0\]\['a'\]\[1\]\)"):
+        rc[0].apply(abs, {"a": [0, lock]})
+    with pytest.raises(SerializationError, match=r"it stands at kwargs\['key'\]"):
+        rc[0].apply(sorted, [], key=lock)
+    with pytest.raises(SerializationError, match=r"it stands at args\[0\]\['x'\]\.part"):
+        rc[0].push({"x": Holder(lock)})
+    with pytest.raises(SerializationError, match="variable 'lock' of the function around it"):
+        rc[0].apply(lambda: lock)
+    rc[0].execute("import threading\nclass H: pass\nh = H(); h.part = threading.Lock()")
+    with pytest.raises(TypeError, match=r"it stands at \[0\]\.part"):
+        rc[0].pull("h")
+
+
+class Holder:
+    """Has a part."""
+
+    def __init__(self, part: object) -> None:
+        self.part = part
