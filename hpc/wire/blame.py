@@ -60,7 +60,7 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
         yield ".keywords", obj.keywords
     if getattr(obj, "__closure__", None) and hasattr(obj, "__code__"):
         for name, cell in zip(obj.__code__.co_freevars, obj.__closure__, strict=False):
-            yield f" (variable {name!r} of the function around it)", cell.cell_contents
+            yield f" variable {name!r} of {obj.__qualname__}", cell.cell_contents
         yield ".__defaults__", getattr(obj, "__defaults__", None)
     if hasattr(obj, "__self__") and not isinstance(obj.__self__, type(functools)):
         yield ".__self__", obj.__self__

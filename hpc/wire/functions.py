@@ -134,7 +134,7 @@ def dump_into(file: Any, obj: Any, buffer_callback: Callable[[pickle.PickleBuffe
         path, part, why = blame.find(obj, cloudpickle.dumps)
         refused = not_picklable(part, why or error)
         if path:
-            refused.args = (f"{refused.args[0]} ({FOUND_AT}{path})",)
+            refused.args = (f"{refused.args[0]} ({FOUND_AT}{path.lstrip()})",)
         raise refused from error
     return pickler
 

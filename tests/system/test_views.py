@@ -69,7 +69,7 @@ def test_what_cannot_be_pickled_is_named_with_the_way_to_it(rc: "hpc.RemoteContr
         rc[0].apply(sorted, [], key=lock)
     with pytest.raises(SerializationError, match=r"it stands at args\[0\]\['x'\]\.part"):
         rc[0].push({"x": Holder(lock)})
-    with pytest.raises(SerializationError, match="variable 'lock' of the function around it"):
+    with pytest.raises(SerializationError, match="variable 'lock' of test_what_.*lambda>"):
         rc[0].apply(lambda: lock)
     rc[0].execute("import threading\nclass H: pass\nh = H(); h.part = threading.Lock()")
     with pytest.raises(TypeError, match=r"it stands at \[0\]\.part"):

@@ -36,7 +36,7 @@ def closing_over(thing):
         (Thing([LOCK]), ".part[0]"),
         (((Thing({"x": LOCK}),), {}), "[0][0].part['x']"),
         (functools.partial(print, LOCK), ".args[0]"),
-        (closing_over(Thing(LOCK)), " (variable 'thing' of the function around it).part"),
+        (closing_over(Thing(LOCK)), " variable 'thing' of closing_over.<locals>.<lambda>.part"),
         (Thing(LOCK).method, ".__self__.part"),
     ],
 )
