@@ -177,9 +177,7 @@ def test_lambdas_and_local_classes_travel_with_what_they_hold():
 
 @pytest.mark.parametrize("bad", [(i for i in "ab"), threading.Lock()], ids=["generator", "lock"])
 def test_what_cannot_travel_is_named(bad):
-    with pytest.raises(
-        SerializationError, match=r"cannot pickle builtins\.dict .*'the bad one'.*: TypeError"
-    ) as caught:
+    with pytest.raises(SerializationError, match=r"cannot pickle .*: TypeError.*stands at \['the bad one'\]") as caught:
         dumps({"the bad one": bad})
     assert isinstance(caught.value, TypeError)
     assert "execute()" in str(caught.value)
