@@ -155,37 +155,23 @@ class TcpConnection(Connection):
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             # Waiting stands apart from receiving: it is here that an interruption comes, and does no harm.
-            if not zmtp.readable(self._sock):
+            while not zmtp.readable(self._sock):
                 left_ms = None if deadline is None else (deadline - time.monotonic()) * 1000
                 if left_ms is not None and left_ms <= 0:
                     return None
                 self._poll.poll(left_ms)
-            frames = self._take()
-            if frames is not None:
-                return frames
-
-    def recv_nowait(self) -> list[Frame] | None:  # noqa: D102
-        self._check()
-        return self._take()
-
-    def _take(self) -> list[Frame] | None:
-        """Return a transmission if one is there; to ask zmq first whether it is would cost as much again."""
-        recv = self._recv
-        try:
-            while True:
-                parts = [recv(zmtp.NOBLOCK, False)]
+            try:
+                parts = [self._recv(zmtp.NOBLOCK, False)]
                 while parts[-1].more:
-                    parts.append(recv(zmtp.NOBLOCK, False))
+                    parts.append(self._recv(zmtp.NOBLOCK, False))
                 frames = zmtp.received(parts)
                 if len(frames) > 1 or frames[0]:  # an empty one only asked whether we are there
                     return frames
-        except zmq.Again:
-            return None
-        except zmq.ZMQError as error:
-            raise self._lost(error.strerror) from None
-        except BaseException:
-            self._torn = True
-            raise
+            except zmq.ZMQError as error:
+                raise self._lost(error.strerror) from None
+            except BaseException:
+                self._torn = True
+                raise
 
     def _check(self) -> None:
         if self._closed:
