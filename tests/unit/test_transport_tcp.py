@@ -99,7 +99,7 @@ def test_descriptors_are_matched_when_they_are_reused_unseen(harness):
                 sock.disable_monitor()
                 monitor.close()
             # Now it is gone; the server may not even have seen it come.
-        harness.until(lambda: len(harness.of(OPENED)) == len(harness.of(CLOSED)) >= 1)
+        harness.until(lambda: len(harness.of(OPENED)) == len(harness.of(CLOSED)) == 8)
         harness.turn(0.05)
         opened = [arrival.link for arrival in harness.of(OPENED)]
         assert len(set(opened)) == len(opened) == 8
