@@ -193,10 +193,10 @@ class CompositeError(HpcError):
         text = f"engine{'s' * (len(ids) != 1)} {ranges(ids)}"
         if len(where) != len(ids):
             return text
-        ranks = sorted(error.rank for error in where)
+        ranks = sorted({error.rank for error in where})
         hosts = sorted({error.host for error in where})
         on = f" on {hosts[0]}" if len(hosts) == 1 and hosts[0] else f" on {len(hosts)} hosts" * (len(hosts) > 1)
-        return f"{text}: rank{'s' * (len(ranks) != 1)} {ranges(sorted(set(ranks)))}{on}"
+        return f"{text}: rank{'s' * (len(ranks) != 1)} {ranges(ranks)}{on}"
 
 
 def ranges(ids: list[int]) -> str:
