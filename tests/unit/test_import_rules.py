@@ -33,7 +33,13 @@ MAY_IMPORT = {
     "": {"wire", "security", "errors", "client", "cluster", "engine"},
 }
 # Foreign package -> the only parts that may import it at all.
-ONLY_IN = {"zmq": {"transport"}, "mpi4py": {"mpi"}, "click": {"cli"}, "sqlite3": {"controller"}}
+ONLY_IN = {
+    "zmq": {"transport"},
+    "mpi4py": {"mpi"},
+    "click": {"cli"},
+    "sqlite3": {"controller"},
+    "jobscripts": {"cluster", "cli"},
+}
 # Foreign packages that no module loads when it is imported: only a function that needs one does.
 NEVER_AT_IMPORT = {"numpy", "IPython", "rich", "tqdm", "matplotlib", "psutil", "pandas", "mpi4py", "scipy"}
 
@@ -148,7 +154,7 @@ def lines_with(path, *words):
             yield f"{name_of(path)}:{number}: {line.strip()}"
 
 
-ALL = sorted(p for part in ("hpc", "tests", "benchmarks", "docs") for p in (ROOT / part).rglob("*.py"))
+ALL = sorted(p for part in ("hpc", "jobscripts", "tests", "benchmarks", "docs") for p in (ROOT / part).rglob("*.py"))
 
 
 def test_a_file_is_one_concept():
