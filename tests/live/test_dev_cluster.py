@@ -1,4 +1,4 @@
-"""`slurm/dev-cluster` itself: nodes, several side by side, for root and others, a killed node, nothing left."""
+"""`slurm/dev-cluster` itself: nodes, several side by side, for root and others, nothing left; test_jobs kills nodes."""
 
 import os
 import pwd
@@ -83,15 +83,6 @@ def test_a_plain_user_needs_nothing_more(tmp_path: Path) -> None:
         as_nobody(python, "-", "down", "--directory", str(place))
     assert not place.exists()
     assert processes_of(place) == []
-
-
-def test_a_killed_node_is_noticed_and_comes_back(slurm: Slurm) -> None:
-    slurm.dev_cluster("kill", "n2")
-    assert slurm.dev_cluster("kill", "n2", check=False).returncode == 1
-    wait_until(lambda: slurm.run("sinfo", "-h", "-n", "n2", "-p", "debug", "-o", "%t") == "down*", "n2 to be down")
-    slurm.dev_cluster("revive", "n2")
-    assert slurm.dev_cluster("revive", "n2", check=False).returncode == 1
-    wait_until(lambda: slurm.idle() == set(NODES), "n2 to be back")
 
 
 @pytest.mark.parametrize(

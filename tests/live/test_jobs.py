@@ -81,7 +81,7 @@ def test_a_running_job_is_cancelled_and_its_command_hears_it(jobs: Jobs) -> None
 
 
 def test_a_signal_reaches_the_command(jobs: Jobs) -> None:
-    job = jobs.submit("trap 'echo heard; exit 0' USR1; sleep 600 & echo began; wait", notice_s=60)
+    job = jobs.submit("trap 'kill %1; echo heard; exit 0' USR1; sleep 600 & echo began; wait", notice_s=60)
     wait_until(lambda: Path(job.stdout).exists() and output(job) == ["began"], "the command to begin")
     jobs.runner.cancel([job], signal="USR1")
     jobs.wait(job, State.COMPLETED)
@@ -117,6 +117,7 @@ def test_a_killed_node_ends_a_job(jobs: Jobs, slurm: Slurm) -> None:
     )
     wait_until(lambda: Path(moves.stdout).exists() and output(moves) == [node], "the second job to begin")
     slurm.dev_cluster("kill", node)
+    assert slurm.dev_cluster("kill", node, check=False).returncode == 1, "it is down already"
     try:
         assert jobs.wait(stays, State.NODE_FAIL, timeout_s=NOTICED_S).nodes[0] == node
         jobs.wait(moves, State.QUEUED, timeout_s=NOTICED_S)
@@ -125,6 +126,7 @@ def test_a_killed_node_ends_a_job(jobs: Jobs, slurm: Slurm) -> None:
         slurm.dev_cluster("revive", node)
     jobs.wait(moves, State.COMPLETED)
     assert output(moves) == [node, node]
+    assert slurm.dev_cluster("revive", node, check=False).returncode == 1, "it is up"
 
 
 def test_a_preempted_job_says_so(jobs: Jobs) -> None:
@@ -147,7 +149,7 @@ def test_an_array_by_its_elements(jobs: Jobs, slurm: Slurm) -> None:
     jobs.runner.cancel([element])
     ended = jobs.until(job, lambda status: states(status) == [active, State.CANCELED, active, State.FAILED])
     assert ended.state is State.ACTIVE
-    assert read_ending(job.exit_file.with_name(f"{job.exit_file.name}.4")).code == 3
+    assert ended.elements[4].exit_code == 3
     jobs.runner.cancel([job])
     assert jobs.wait(job, State.FAILED).exit_code == 3, "of all ends that is the worst"
 

@@ -1,5 +1,6 @@
 """Every shape of a cluster in jobs, submitted to a real Slurm and worked with."""
 
+import os
 import shlex
 import sys
 import time
@@ -181,8 +182,7 @@ def test_the_walltime_is_no_crash_and_is_followed_by_another_job(
     rc[0].execute(f"import hpc\n@hpc.on_walltime\ndef save(): open({str(place / 'saved')!r}, 'w').write('all')")
     cut_short = rc[0].apply_async(time.sleep, 600)
     wait_until(lambda: first not in slurm.jobs() and len(slurm.jobs()) == 1, "another job", START_S)
-    rc.wait_for_engines(1, timeout=START_S)
-    wait_until(lambda: rc.ids, "the new engine")
+    wait_until(lambda: rc.ids not in ([], [0]), "the new engine, and the end of the old one")
     assert rc[:].apply_sync(lambda: 42) == [42]
     assert (place / "saved").read_text() == "all"
     with pytest.raises(EngineLost, match="end of its allocation"):
@@ -216,4 +216,23 @@ def test_by_hand_in_a_batch_script(slurm: Slurm, processes: Processes, place: Pa
     wait_until(lambda: output.exists() and "exit" in output.read_text(), "the script")
     assert "sizes [4, 4, 4, 4] totals [6, 6, 6, 6] nodes ['n1', 'n2']" in output.read_text()
     assert "exit 7" in output.read_text()
+    processes.assert_none_left(files=False)
+
+
+def test_a_requeued_job_brings_its_engines_back(slurm: Slurm, processes: Processes) -> None:
+    cli("start", "-n", "0", "--ip", "*", "--port", "0", "--name", "heat")
+    rc = hpc.connect("heat")
+    job = cli(
+        *("submit", "slurm", "engines", "--name", "heat", "-n", "2", "--walltime", "5m", "--requeue")
+    ).stdout.strip()
+    rc.wait_for_engines(2, timeout=START_S)
+    before = set(rc[:].apply_sync(os.getpid))
+    slurm.run("scontrol", "requeue", job)
+    wait_until(lambda: not rc.ids, "the engines to leave")
+    rc.wait_for_engines(2, timeout=START_S)
+    rc[:].execute("total = comm.allreduce(1)")
+    assert rc[:]["total"] == [2, 2]
+    assert not before & set(rc[:].apply_sync(os.getpid))
+    rc.close()
+    cli("stop", "--name", "heat", timeout_s=START_S)
     processes.assert_none_left(files=False)
