@@ -256,7 +256,8 @@ class AsyncResult(Future[Any]):
         slots = enumerate(zip(self.task_ids, self._slots(), strict=True))
         for task, (task_id, (target, outcome, index)) in slots:
             row = describe(roster, target, outcome, index, task_id=task_id, submitted=self._submitted)
-            row["route"] = self._route(outcome)
+            route = self._route(outcome)
+            row["route"] = route if route != "inline" else row["route"]
             for stream in ("stdout", "stderr"):
                 row[stream] = output(self._pieces, task, outcome, index, stream)
             rows.append(row)

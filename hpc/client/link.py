@@ -6,6 +6,7 @@ polls the connection itself, and puts it back when it leaves; the set is level-t
 Other threads that wait park until their result is there or the role is free.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -25,6 +26,8 @@ from hpc.wire.session import Peer
 STREAK_S = 0.001
 # How long the controller may take from the connection to the list of its engines.
 WELCOME_S = 20.0
+# How long data that engines are still fetching may keep a client from closing.
+FAREWELL_S = 2.0
 
 
 class Link(Line):
@@ -95,6 +98,9 @@ class Link(Line):
     def close(self) -> None:
         """Say goodbye and end everything that is under way."""
         if self.fault is None and self.peer.connected:
+            if not self.parcels.shelf.is_read():
+                with contextlib.suppress(HpcError):
+                    self.wait(self.parcels.shelf.is_read, FAREWELL_S)
             self.outbox.put(m.Goodbye("the client closed"))
             self.outbox.flush()
         self.end(ConnectError("this client was closed"))

@@ -27,6 +27,8 @@ LINGER_S: Final = 0.002
 # User code has this long to unwind before the process ends under it.
 GRACE_S: Final = 2.0
 NUDGE_S: Final = 0.1
+# Results that were not fetched yet may delay the end by this.
+FETCH_S: Final = 2.0
 
 log = logging.getLogger("hpc.engine")
 
@@ -48,6 +50,7 @@ class Control(threading.Thread):
         self._runs = 0
         self._goodbye_at = 0.0
         self._released = False
+        self._fetched_by = 0.0
 
     def __repr__(self) -> str:
         return f"<Control {self._channel!r}>"
@@ -74,12 +77,19 @@ class Control(threading.Thread):
         self._channel.drop()
 
     def _serve(self) -> None:
-        while not self._place.interrupts.leaving and not self._released:
-            self._wait(self._timeout_s())
+        while not (self._place.interrupts.leaving or self._released) or self._is_wanted():
+            self._wait(NUDGE_S if self._place.interrupts.leaving else self._timeout_s())
             self._receive()
             if self._place.interrupts.pending:
                 self._place.interrupts.repeat()
             self._serve_main_thread()
+
+    def _is_wanted(self) -> bool:
+        """Say whether results are still being fetched, which an engine that leaves gives a short time."""
+        if self._channel.parcels.shelf.is_read() or self._channel.connection is None:
+            return False
+        self._fetched_by = self._fetched_by or time.monotonic() + FETCH_S
+        return time.monotonic() < self._fetched_by
 
     # ------------------------------------------------------------ waiting
 

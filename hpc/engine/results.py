@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpc.engine.ledger import Segment
+from hpc.transport.framing import HUGE_NBYTES, allocate
 from hpc.wire import codec, objects
 from hpc.wire.failures import dump_error
 from hpc.wire.messages import Results
@@ -41,7 +42,15 @@ def own(buffers: list[Any]) -> list[Any]:
     A result may wait to be sent, and is kept until the controller has it, while the next task runs. Call it when
     nothing of the task is referred to any more.
     """
-    return [view if _is_private(view) else bytearray(view) for view in buffers]
+    return [view if _is_private(view) else _copy(view) for view in buffers]
+
+
+def _copy(view: Any) -> Any:
+    if view.nbytes < HUGE_NBYTES:
+        return bytearray(view)
+    memory = allocate(view.nbytes)
+    memory[:] = view
+    return memory
 
 
 def _is_private(view: Any) -> bool:

@@ -18,7 +18,7 @@ from hpc.engine.about import engine_info
 from hpc.engine.capture import Capture
 from hpc.engine.channel import Channel
 from hpc.engine.collective import GroupWork
-from hpc.engine.control import Control
+from hpc.engine.control import FETCH_S, Control
 from hpc.engine.dialer import Dialer
 from hpc.engine.interrupts import Bell, Interrupts, Leave
 from hpc.engine.ledger import Ledger
@@ -27,6 +27,7 @@ from hpc.engine.namespace import Namespace
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
+from hpc.transport.parcels import Parcels
 from hpc.wire.codec import PROTOCOL
 from hpc.wire.messages import Hello
 
@@ -144,7 +145,8 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     place = Workplace(ledger, capture, interrupts, namespace, flush=lambda: None, wake=wake)
     hello = _hello(membership)
     dialer = Dialer(options.name, options.address, options.connection_file)
-    work, control = Channel(hello("work"), dialer), Channel(hello("control"), dialer)
+    parcels = Parcels()
+    work, control = Channel(hello("work"), dialer, parcels), Channel(hello("control"), dialer, parcels)
     loop = Loop(work, place, identity, options.lease_s)
     helper = Control(control, work, place, bell, options.lease_s)
     current.engine = identity
@@ -161,7 +163,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
         finally:
             interrupts.leaving = interrupts.leaving or "an error in the engine"
             if helper.ident is not None:
-                helper.release(1.0)
+                helper.release(1.0 + FETCH_S)
             work.drop()
     if helper.refusal is not None:
         raise helper.refusal

@@ -223,18 +223,17 @@ def test_who_leaves_does_not_wait(comm: Any) -> None:
 
 
 def stage_in_pieces(work: GroupWork, token: bytes, parts: list[Any], root: int, n_pieces: int) -> list[Any]:
-    """Do the client's part; return the spans to move."""
-    frames = [objects.dumps(part) for part in parts]
-    buffers = [np.frombuffer(buffer, "u1") for _, *rest in frames for buffer in rest]
+    """Do the client's part; return the spans to move, and with the first one the sizes."""
+    frames = [[np.frombuffer(frame, "u1") for frame in objects.dumps(part)] for part in parts]
+    buffers = [buffer for each in frames for buffer in each]
     total = sum(map(len, buffers))
     bounds = [total * i // n_pieces for i in range(n_pieces + 1)]
     spans = [(i, bounds[i], bounds[i + 1], i == n_pieces - 1) for i in range(n_pieces)]
-    heads = [(bytes(payload), [memoryview(b).nbytes for b in rest]) for payload, *rest in frames]
     if root == RANK:
         for i, start, stop, _ in spans:
             found = segments([len(b) for b in buffers], start, stop)
-            work.stage(token, i, [] if i else heads, [buffers[k][a:b].copy() for k, a, b in found])
-    return spans
+            work.stage(token, i, [buffers[k][a:b].copy() for k, a, b in found])
+    return [(span, [] if span[0] else [list(map(len, each)) for each in frames]) for span in spans]
 
 
 @pytest.mark.mpi
@@ -242,8 +241,8 @@ def stage_in_pieces(work: GroupWork, token: bytes, parts: list[Any], root: int, 
 @pytest.mark.parametrize("root", sorted({0, LAST}))
 def test_names_travel_in_pieces(work: GroupWork, root: int, n_pieces: int) -> None:
     sent = {"a": np.arange(50_000.0).reshape(100, 500, order="F"), "b": [np.arange(20_000), "x"], "c": 3}
-    for span in stage_in_pieces(work, b"1", [sent], root, n_pieces):
-        work.bcast(b"1", EVERYBODY, root, span)
+    for span, sizes in stage_in_pieces(work, b"1", [sent], root, n_pieces):
+        work.bcast(b"1", EVERYBODY, root, span, sizes)
     a, b, c = work._namespace.pull(["a", "b", "c"])
     assert same(a, sent["a"])
     assert a.flags.f_contiguous
@@ -260,8 +259,8 @@ def test_names_travel_in_pieces(work: GroupWork, root: int, n_pieces: int) -> No
 def test_parts_travel_in_pieces(work: GroupWork, root: int, n_pieces: int, dtype: str) -> None:
     whole = np.arange(SIZE * 10_007).astype("i8").astype(dtype)
     parts = [whole[piece] for piece in slices(len(whole), SIZE)]
-    for span in stage_in_pieces(work, b"1", [{"x": part} for part in parts], root, n_pieces):
-        work.scatterv(b"1", EVERYBODY, root, span)
+    for span, sizes in stage_in_pieces(work, b"1", [{"x": part} for part in parts], root, n_pieces):
+        work.scatterv(b"1", EVERYBODY, root, span, sizes)
     (x,) = work._namespace.pull(["x"])
     assert x.tolist() == parts[RANK].tolist()
     x[:] = x[::-1]
@@ -269,13 +268,14 @@ def test_parts_travel_in_pieces(work: GroupWork, root: int, n_pieces: int, dtype
 
 @pytest.mark.mpi
 def test_a_part_that_never_came_is_known_to_all(work: GroupWork) -> None:
-    stage_in_pieces(work, b"1", [{"a": np.arange(50_000)}], 0, 2)
+    first, second = stage_in_pieces(work, b"1", [{"a": np.arange(50_000)}], 0, 2)
     if RANK == 0:
         del work._transfers[b"1"].staged[1]
-    work.bcast(b"1", EVERYBODY, 0, (0, 0, 200_000, False))
-    for span in ((1, 200_000, 300_000, False), (2, 300_000, 400_000, True)):
+    work.bcast(b"1", EVERYBODY, 0, *first)
+    stop = second[0][2]
+    for span in ((*second[0][:3], False), (2, stop, stop + 1000, True)):
         with pytest.raises(HpcError, match="did not arrive"):
-            work.bcast(b"1", EVERYBODY, 0, span)
+            work.bcast(b"1", EVERYBODY, 0, span, [])
     assert not work._transfers
     assert "a" not in work._namespace.names
 
