@@ -13,7 +13,7 @@ from hpc.wire.session import Frame
 
 if TYPE_CHECKING:
     from hpc.client.asyncresult import AsyncResult
-    from hpc.dataplane.filling import Filling
+    from hpc.dataplane.handover import HandOver
     from hpc.transport.parcels import Lent
 
 # A bundle of single tasks is full at so many, so that the controller may send its body to several engines cheaply.
@@ -56,11 +56,11 @@ class Mark:
     returned. ``route`` is the way that the data takes, all ``nbytes`` of it.
     """
 
-    __slots__ = ("_filling", "copied", "lent", "nbytes", "route", "seq")
+    __slots__ = ("_hand_over", "copied", "lent", "nbytes", "route", "seq")
 
-    def __init__(self, route: str = "inline", copied: bool = False, filling: "Filling | None" = None) -> None:
+    def __init__(self, route: str = "inline", copied: bool = False, hand_over: "HandOver | None" = None) -> None:
         self.seq = self.nbytes = 0
-        self.route, self.copied, self._filling = route, copied, filling
+        self.route, self.copied, self._hand_over = route, copied, hand_over
         self.lent: Lent | None = None
 
     @property
@@ -70,9 +70,9 @@ class Mark:
 
     def finish(self) -> None:
         """Do the copying that was put off until the message is on its way."""
-        filling, self._filling = self._filling, None
-        if filling is not None:
-            filling.finish()
+        hand_over, self._hand_over = self._hand_over, None
+        if hand_over is not None:
+            hand_over.finish()
 
     def is_free(self, acknowledged: int) -> bool:
         """Say whether the memory is the user's again, when so much has been acknowledged."""

@@ -8,7 +8,7 @@ from hpc.client.roster import log
 from hpc.dataplane import chooser
 from hpc.dataplane.outgoing import Outgoing
 from hpc.security.host import hostname
-from hpc.transport.ahead import WINDOW_NBYTES
+from hpc.transport.pieces import WINDOW_NBYTES
 from hpc.transport.shared import SharedFrame
 from hpc.wire import messages as m
 
@@ -69,16 +69,10 @@ class Freight:
         if route == "mpi":  # that is for whoever makes the group work together; this is a message like any other
             route = "shm" if link == "unix" else "tcp"
         if route == "shm":
-            # Whoever else would have to wait for the data gets it when it is there: several engines, or the controller
-            # for an engine elsewhere.
-            if len(rows) == 1 and placement.targets is not None and rows[0].host == hostname():
-                announced = self.outgoing.announce(buffers, in_pieces=once)
-                if announced is not None:
-                    frames, filling = announced
-                    return [body[0], *frames], Mark("shm", copied=True, filling=filling)
-            else:
-                shared = self.outgoing.share(buffers, 0)
-                if shared is not None:
-                    return [body[0], *shared], Mark("shm", copied=True)
+            near = len(rows) == 1 and placement.targets is not None and rows[0].host == hostname()
+            shared = self.outgoing.hand_over(buffers, in_pieces=once and near)
+            if shared is not None:
+                frames, hand_over = shared
+                return [body[0], *frames], Mark("shm", copied=True, hand_over=hand_over)
             route = "tcp"
         return body, Mark(route)

@@ -166,8 +166,9 @@ def _send(link: "Link", targets: Sequence[int], digest: bytes, frames: list[list
             staged = GroupResult(link, f"stage {name}", [targets[root]])
             pieces = list(_cut(buffers, start, stop))
             is_shared = is_near and stop - start >= chooser.SHARED_NBYTES
+            # Memory that the root has mapped already, by which it gets round the page faults of mapping it anew.
             warm = link.freight.outgoing.share_warm(pieces) if is_shared else None
-            body = [_stage_call(token, number, len(pieces)), *(warm or pieces)]
+            body: list[Any] = [_stage_call(token, number, len(pieces)), *(warm or pieces)]
             link.outbox.submit_each(Placement(staged.targets), STAGE, body, Part(staged, 1))
             marks += staged._marks()
             moves.append(TeamResult(link, name, list(targets), None, label.single))

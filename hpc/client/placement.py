@@ -17,9 +17,12 @@ from hpc.client.parts import Layout, join
 from hpc.client.reducing import ReduceResult
 from hpc.client.referring import sources
 from hpc.reduction import Operation
+from hpc.wire.objects import Reference
 
 if TYPE_CHECKING:
     from hpc.client.link import Link
+
+SHARE = b"!share"
 
 
 def place(link: "Link", target: int, route: str | None) -> Placement:
@@ -70,6 +73,9 @@ def push(
 ) -> GroupResult:
     """Bind the same objects on every target; those of other engines go there without coming here."""
     elsewhere = sources(names.values(), {})
+    holders = {value.engine for value in names.values()} if elsewhere and all(map(_is_far, names.values())) else set()
+    if len(holders) == 1 and holders <= set(targets) and grouproute.applicable(link, targets, None, route):
+        return _share(link, targets, holders.pop(), names, single)
     if not elsewhere and grouproute.applicable(link, targets, None, route):
         together = grouproute.push(link, targets, names, single=single, route=route)
         if together is not None:
@@ -77,6 +83,19 @@ def push(
     result = GroupResult(link, f"push {', '.join(names)}", targets, None, single)
     everywhere, part = Placement(targets, route=route), Part(result, len(targets))
     link.outbox.submit_each(everywhere, PUSH, dump_call((dict(names),), {}), part, elsewhere)
+    return result
+
+
+def _is_far(value: Any) -> bool:
+    return type(value) is Reference and value.engine is not None
+
+
+def _share(link: "Link", targets: list[int], holder: int, names: Mapping[str, Any], single: bool) -> GroupResult:
+    """Have the ranks of a group get what one of them has, by MPI."""
+    result = grouproute.TeamResult(link, f"push {', '.join(names)}", targets, None, single)
+    ranks = [link.roster.engines[target].rank for target in targets]
+    body = dump_call((ranks, targets.index(holder), {new: value.name for new, value in names.items()}), {})
+    link.outbox.submit_each(Placement(targets), SHARE, body, Part(result, len(targets)))
     return result
 
 

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from hpc.errors import ProtocolError
-from hpc.transport import ahead
 from hpc.transport.framing import MAX_FRAME_NBYTES
-from hpc.transport.shared import SharedFrame
+from hpc.transport.shared import PIECES, SharedFrame
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
 
@@ -16,7 +15,7 @@ Key: TypeAlias = tuple[str, int]
 
 # What goes to another host out of shared memory takes the way of parcels from this size on.
 SEGMENT_FRAME_NBYTES: Final = 64 * 1024
-# How long the bytes of a frame that was sent ahead of them may take; everybody waits meanwhile.
+# How long the bytes of a frame that come piece by piece may take; everybody waits meanwhile.
 PATIENCE_S: Final = 5.0
 
 
@@ -66,14 +65,17 @@ class SegmentParcel(Parcel):
 
     def read(self, start: int, stop: int) -> Frame | None:  # noqa: D102
         handle = self.frame.handle
-        if handle.flags and not ahead.listen(handle.token.fd, PATIENCE_S):
-            raise ProtocolError("the data in a shared segment never came")
-        piece, done, at = memoryview(bytearray(stop - start)), 0, self.frame.offset + start
-        while done < len(piece):
-            nbytes = os.preadv(handle.memory.fd, [piece[done:]], at + done)
-            if not nbytes:
-                raise ProtocolError("a shared segment is shorter than what was announced")
-            done += nbytes
+        if handle.flags & PIECES:  # its sender took the receiver for a process that shares memory with it
+            piece = self.frame.view(PATIENCE_S)[start:stop]
+        else:
+            piece, done = memoryview(bytearray(stop - start)), 0
+            while done < len(piece):
+                nbytes = os.preadv(handle.memory.fd, [piece[done:]], self.frame.offset + start + done)
+                done += nbytes
+                if not nbytes:
+                    raise OSError("a shared segment is shorter than was announced")
+        if len(piece) != stop - start:
+            raise OSError("its sender has gone")
         return piece
 
 

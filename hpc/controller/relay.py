@@ -26,6 +26,8 @@ from hpc.wire import messages as m
 from hpc.wire.failures import dump_error
 from hpc.wire.session import Frame, Frames
 
+ABOUT_PARCELS: Final = frozenset((m.Piece, m.Fetch, m.Taken, m.Withdraw))
+
 # No honest peer asks for more at once, nor for larger pieces.
 MAX_PIECE_NBYTES: Final = 16 * 1024 * 1024
 MAX_REQUESTS: Final = 4096
@@ -127,8 +129,8 @@ class Relay:
 
     # ------------------------------------------------------------ what peers say
 
-    def handle(self, contact: Contact, message: m.Message, frames: Frames) -> bool:
-        """Take in what a peer says about parcels; False if it speaks of something else.
+    def handle(self, contact: Contact, message: m.Message, frames: Frames) -> None:
+        """Take in what a peer says about parcels.
 
         Raises
         ------
@@ -150,9 +152,6 @@ class Relay:
             reader = self._reader(_key(contact), message.number)
             if reader is not None:
                 self._fail(reader.held, f"{contact.role} {contact.number} cannot take its data: {message.reason}")
-        else:
-            return False
-        return True
 
     def _reader(self, key: Key, number: int) -> Reader | None:
         consumer = self._consumers.get(key)
@@ -174,7 +173,11 @@ class Relay:
     def _serve(self, reader: Reader, start: int, stop: int) -> None:
         """Send a piece, or ask for it first."""
         parcel, piece = reader.parcel, (start, stop)
-        frame = parcel.read(start, stop) or self.pieces.get(parcel, piece)
+        try:
+            frame = parcel.read(start, stop) or self.pieces.get(parcel, piece)
+        except OSError as error:
+            self._fail(reader.held, f"its data cannot be read: {error}")
+            return
         if frame is not None:
             self._pass_on(reader, start, frame)
             return
@@ -264,13 +267,11 @@ class Relay:
 
     def flush(self) -> None:
         """Tell owners which of their parcels nobody needs any more."""
-        if self._released:
-            released = self._released[:]
-            self._released.clear()
-            for owner, number in released:
-                carrier = self._carrier(owner)
-                if carrier is not None:
-                    self._post(carrier, m.Release(number))
+        while self._released:
+            owner, number = self._released.pop()
+            carrier = self._carrier(owner)
+            if carrier is not None:
+                self._post(carrier, m.Release(number))
 
     def _finish(self, reader: Reader) -> None:
         """Strike a reader off: it has all, or will get no more."""

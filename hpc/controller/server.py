@@ -22,6 +22,7 @@ from hpc.controller.options import ControllerOptions
 from hpc.controller.outbox import Outbox
 from hpc.controller.process import own_process, raise_file_limit
 from hpc.controller.reception import Reception
+from hpc.controller.relay import ABOUT_PARCELS
 from hpc.errors import ProtocolError
 from hpc.security.host import hostname, own_start_ticks, start_ticks
 from hpc.transport import CLOSED, FRAMES, NOISE, OPENED, Arrival, Link, Server
@@ -212,7 +213,10 @@ class Controller:
             seq, ack, message = codec.from_peer(frames[0], contact.role)
             if not session.accept(seq, ack, frames):
                 return
-            if type(message) is m.Ack or self.outbox.relay.handle(contact, message, frames):
+            if type(message) is m.Ack:
+                return
+            if type(message) in ABOUT_PARCELS:
+                self.outbox.relay.handle(contact, message, frames)
                 return
             if type(message) is m.Goodbye:
                 if contact.role == "engine":

@@ -5,8 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from hpc.dataplane import memory
 from hpc.dataplane.segments import Loan, Pool
-from hpc.transport.pieces import N_PIECES, PIECE, PIECE_NBYTES, WHOLE, WINDOW_NBYTES, Voice
 from hpc.transport.meter import meter
+from hpc.transport.pieces import N_PIECES, PIECE, PIECE_NBYTES, WHOLE, WINDOW_NBYTES, Voice
 
 # A receiver that is idle says so within this time. One that is busy finds everything in the segment later; to fill a
 # cold one takes ten times as long as to hand the bytes over, so that it pays to wait a little.

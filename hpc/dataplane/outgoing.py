@@ -41,8 +41,8 @@ class Outgoing:
     def hand_over(self, buffers: Sequence[Any], *, in_pieces: bool) -> tuple[list[Any], HandOver | None] | None:
         """Return what `share` does and, if the copying is still to be done, what does it.
 
-        With ``in_pieces`` there is one receiver, and it looks at the frames once. So if there is no warm memory for them
-        the message can be sent ahead, and the bytes follow piece by piece.
+        With ``in_pieces`` there is one receiver, and it looks at the frames once. So if there is no warm memory the
+        message can be sent ahead, and the bytes follow piece by piece.
         """
         loan, parts = self._lend(buffers, in_pieces)
         if loan is None:
@@ -53,6 +53,15 @@ class Outgoing:
             return frames, HandOver(self.pool, loan, parts)
         copy(loan, parts)
         return frames, None
+
+    def share_warm(self, buffers: Sequence[Any]) -> list[Any] | None:
+        """Return what `share` does as frames that their one receiver maps as it likes; None if no segment is warm."""
+        loan, parts = self._lend(buffers, in_pieces=True)
+        if loan is None or loan.in_pieces:
+            return None
+        copy(loan, parts)
+        handle = loan.handle(writable=True)
+        return [SharedFrame(handle, start, stop - start) for _, start, stop in parts]
 
     def _lend(self, buffers: Sequence[Any], in_pieces: bool) -> tuple[Loan | None, list[Part]]:
         parts, end = [], 0

@@ -4,8 +4,8 @@ A `Pool` lends segments. A segment comes back by itself when nobody holds the to
 (`hpc.transport.shared`), whether it was let go of or its holder was killed. Idle segments are kept for a while, within
 a bound, and then given back to the system.
 
-Data for which no segment is warm can go through the beginning of one that is (`hpc.transport.pieces`). What is asked for
-again is then made warm in the background.
+Data for which no segment is warm can go through the beginning of one that is (`hpc.transport.pieces`). When as much is
+asked for again, a segment is made warm in the background.
 """
 
 import contextlib

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from hpc import reduction
 from hpc.dataplane import memory
 from hpc.engine.mappings import Mappings
 from hpc.engine.namespace import Namespace
@@ -95,7 +96,7 @@ class GroupWork:
 
         ``span`` is a `Span`. With the first piece come the sizes of the frames: their list, alone in a list.
         """
-        with self._piece(token, ranks, root, Span(*span), (sizes, True)) as (transfer, team):
+        with self._piece(token, ranks, root, Span(*span), sizes, shared=True) as (transfer, team):
             transfer.staged.pop(span[0], None)
             team.bcast(_views(transfer, Span(*span)), root)
 
@@ -104,7 +105,7 @@ class GroupWork:
     ) -> None:
         """Move a piece of a transfer from the root to those whose it is; see `bcast`. ``sizes`` has a list for each."""
         start, stop = span[1:3]
-        with self._piece(token, ranks, root, Span(*span), (sizes, False)) as (transfer, team):
+        with self._piece(token, ranks, root, Span(*span), sizes, shared=False) as (transfer, team):
             pieces = transfer.staged.pop(span[0], None)
             outgoing: list[list[Any]] | None = None
             if pieces is not None:
@@ -116,14 +117,17 @@ class GroupWork:
 
     @contextmanager
     def _piece(
-        self, token: bytes, ranks: list[int], root: int, span: Span, what: tuple[list[list[int]], bool]
+        self, token: bytes, ranks: list[int], root: int, span: Span, sizes: list[list[int]], *, shared: bool
     ) -> Iterator[tuple[Transfer, Any]]:
-        """Give transfer and team when all ranks are ready to move a piece; bind the names when the last one was moved."""
+        """Give transfer and team when all ranks are ready to move a piece; bind the names when that was the last one.
+
+        ``shared`` says that all ranks get the same.
+        """
         with self._team(ranks) as team:
             transfer, problem = self._transfer(token), None
             try:
                 try:
-                    self._prepare(transfer, team, span, *what, is_root=team.rank == root)
+                    self._prepare(transfer, team, span, sizes, is_root=team.rank == root, shared=shared)
                 except Exception as error:
                     problem = error
                 team.agree(problem)
@@ -142,12 +146,14 @@ class GroupWork:
                 self._namespace.push(objects.loads([bytes(payload), *buffers]))
 
     def _prepare(
-        self, transfer: Transfer, team: Any, span: Span, sizes: list[list[int]], shared: bool, *, is_root: bool
+        self, transfer: Transfer, team: Any, span: Span, sizes: list[list[int]], *, is_root: bool, shared: bool
     ) -> None:
         """Make room for what comes, so that nothing is left to do but to move it."""
         if transfer.failure:
             raise HpcError(transfer.failure)
-        if (is_root and span.number not in transfer.staged) or not (sizes or transfer.sizes):
+        # Of pieces whose sender was killed in between there is nothing.
+        is_there = not is_root or sum(map(len, transfer.staged.get(span.number, ()))) == span.stop - span.start
+        if not is_there or not (sizes or transfer.sizes):
             raise HpcError("the data, or a part of them, did not arrive")
         if sizes:
             mine = 0 if shared else team.rank
@@ -259,25 +265,31 @@ class GroupWork:
         from hpc.mpi import operations
 
         with self._team(ranks) as team:
-            value, kind, problem, combine = None, None, None, None
+            function, value, kind, problem = None, None, None, None
             try:
                 function = objects.loads([bytes(op[0]), *op[1:]])
+                reduction.check(function)
                 value = self._namespace.lookup(name)
-                combine = operations.find(function)
                 if isinstance(function, str):
                     value, kind = operations.prepare(function, value)
             except Exception as error:
                 problem = error
             team.agree(problem)
             kinds = team.exchange(kind)
-            if all(other is None for other in kinds) or combine is None:
-                return team.reduce_objects(value, combine, root)
+            if function is None or all(other is None for other in kinds):
+                return self._reduce_objects(team, root, value, function)
             if any(other != kinds[0] for other in kinds):
                 raise operations.unlike(name, ranks, kinds)
-            if combine.ufunc is None:
-                return team.reduce_objects(value, combine, root)
-            total = team.reduce(value, combine.ufunc, root)
+            total = team.reduce(value, operations.ufunc_of(function), root)
             return total[()] if total is not None and not total.shape else total
+
+    def _reduce_objects(self, team: Any, root: int, value: Any, op: Any) -> Any:
+        def combine(left: Any, right: Any) -> Any:
+            return reduction.combine(left, right, op, spare=right)  # which was received, and is nobody else's
+
+        if team.size == 1 and op in reduction.LOGICAL:  # truth values also of one
+            return reduction.combine(value, value, op)
+        return team.reduce_objects(value, combine, root)
 
     def _team(self, ranks: list[int]) -> Any:
         if self._collectives is None:

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Final
 
+from hpc.errors import ProtocolError
 from hpc.transport.shared import SharedFrame, map_file
 
 # How many segments stay mapped, and for how long.
@@ -25,9 +26,17 @@ class Mappings:
         return f"<Mappings of {len(self._mapped)} segments>"
 
     def memory(self, frame: SharedFrame) -> memoryview:
-        """Return a frame's memory, which is the sender's own."""
+        """Return a frame's memory, which is the sender's own.
+
+        Raises
+        ------
+        ProtocolError
+            The segment is shorter than was said.
+        """
         found, now = os.fstat(frame.handle.memory.fd), time.monotonic()
         key, end = (found.st_dev, found.st_ino), frame.offset + frame.nbytes
+        if found.st_size < end:
+            raise ProtocolError(f"a shared segment is shorter than the {end} bytes that were announced")
         with self._lock:
             kept, _ = self._mapped.pop(key, (memoryview(b""), 0.0))
             if kept.nbytes < end:  # a new one, or one that has grown

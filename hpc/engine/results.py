@@ -1,6 +1,5 @@
 """Values, errors and printed text of tasks as entries and messages."""
 
-import pickle
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,10 +12,6 @@ from hpc.wire import codec, objects
 from hpc.wire.failures import dump_error
 from hpc.wire.messages import Results
 
-# Types whose pickles need neither a look at what they name nor out-of-band buffers.
-_PLAIN: Final = frozenset((int, float, bool, complex))
-_NONE: Final = pickle.dumps(None, 5)
-
 _PACKAGE: Final = str(Path(__file__).parent.parent) + "/"
 
 
@@ -28,10 +23,6 @@ def pack_value(value: Any) -> tuple[bytes, list[Any]]:
     SerializationError
         It cannot be pickled; the text names it.
     """
-    if value is None:
-        return _NONE, []
-    if type(value) in _PLAIN:
-        return pickle.dumps(value, 5), []
     payload, *buffers = objects.dumps(value)
     return bytes(payload), buffers
 

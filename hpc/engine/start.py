@@ -24,6 +24,7 @@ from hpc.engine.interrupts import Bell, Interrupts, Leave
 from hpc.engine.ledger import Ledger
 from hpc.engine.loop import Loop
 from hpc.engine.namespace import Namespace
+from hpc.engine.sharing import Sharing
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
@@ -176,7 +177,8 @@ def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: An
         from hpc.mpi.collectives import Collectives
 
         collectives = Collectives(membership.runtime_comm, lambda: interrupts.leaving)
-    namespace.builtins = {**namespace.builtins, **GroupWork(namespace, collectives).builtins}
+    for work in (GroupWork(namespace, collectives), Sharing(namespace, collectives)):
+        namespace.builtins = {**namespace.builtins, **work.builtins}
 
 
 def _hello(membership: Any) -> Any:

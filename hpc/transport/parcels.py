@@ -71,6 +71,8 @@ class Shelf:
 
         Never the first, which is read on the way. The memory must not change until it is released.
         """
+        if len(body) < 2:
+            return body, None
         large = [
             i
             for i, frame in enumerate(body)

@@ -38,6 +38,8 @@ class Voice:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
+        # Whoever sleeps is woken on an idle processor: the two shall not begin as neighbours on one.
+        self._spin_s = 0.0
 
     def __repr__(self) -> str:
         return f"<Voice on {self._sock.fileno()}>"
@@ -52,7 +54,7 @@ class Voice:
     def hear(self, patience_s: float | None = None) -> bytes:
         """Return what was said, word by word; nothing if the other side is gone or too slow."""
         poll = self._poll.poll
-        give_up = time.monotonic() + SPIN_S
+        give_up, self._spin_s = time.monotonic() + self._spin_s, SPIN_S
         while not poll(0):
             if time.monotonic() > give_up:
                 if not poll(None if patience_s is None else 1000 * patience_s):
@@ -100,6 +102,7 @@ def receive(voice: Voice, at: Arrival, patience_s: float | None = None) -> memor
         while done < at.extent:
             heard = voice.hear(patience_s)
             if not heard:
+                voice.end()  # the sender is not to wait either
                 return memoryview(b"")
             for word in heard:
                 if word == WHOLE[0]:

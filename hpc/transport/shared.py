@@ -1,8 +1,8 @@
 """Frames that stand in shared memory: what travels is a pair of file descriptors, not the bytes.
 
 A sender writes data into an anonymous segment (memfd) and sends a `SharedFrame`. Whoever holds the frame, or memory
-mapped from it, holds one end of a pipe (or socket) too, the *token*. When nobody does any more, also because processes were
-killed, the other end tells the sender that the segment may be used again.
+mapped from it, holds one end of a pipe too (or of a pair of sockets), the *token*. When nobody does any more, also
+because processes were killed, the other end tells the sender that the segment may be used again.
 
 The controller passes such frames on without mapping them. Peers map them privately: the memory is writable, and what
 they write is their own.

@@ -67,8 +67,13 @@ def test_engines_in_containers(processes: Processes) -> None:
         assert ar["route"] == ["shm", "shm", "tcp"], "shared memory needs a common socket, nothing else"
         v.scatter("y", A)
         assert (v.gather("y") == A).all()
-        rc[2].push({"z": hpc.Reference("x", engine=1)})
-        assert (rc[2]["z"] == A).all()
+        for source, target in ((1, 2), (2, 0)):
+            ar = rc[target].push({"z": hpc.Reference("x", engine=source)}, block=False)
+            ar.get()
+            assert ar["route"] == "tcp"
+            assert (rc[target]["z"] == A).all()
+        v.execute("import numpy; big = numpy.full(1 << 20, id + 1.0)")
+        assert (v.reduce("big") == 6).all()
         rc.shutdown([1, 2])
         assert near.wait(20) == 0
         assert far.wait(20) == 0

@@ -100,7 +100,8 @@ def test_a_rank_that_lacks_the_name_stalls_nobody(rc: hpc.RemoteController) -> N
 def test_what_is_done_together_is_neither_aborted_nor_interrupted_in_parts(rc: hpc.RemoteController) -> None:
     link = rc._connected()
     rc[:].execute("import threading; go = threading.Event()")
-    slow = rc[1].execute("go.wait(60)", block=False)
+    slow = rc[1].execute("print('begun', flush=True); go.wait(60)", block=False)
+    wait_until(lambda: "begun" in slow.stdout, "rank 1 to begin")
     waiting = grouproute.reduce(link, rc.ids, "rank", "sum")
     wait_until(lambda: rc.queue_status()[0]["tasks"] == 1, "rank 0 to wait for rank 1")
     waiting.abort()
@@ -163,7 +164,6 @@ def test_a_rank_that_dies_while_data_move_ends_its_group(rc: hpc.RemoteControlle
     assert "SIGKILL" in str(error[rank])
 
 
-@pytest.mark.skipif(OWN_MPIRUN.flavour != "MPICH", reason="an mpirun of which the ranks survive each other is MPICH's")
 def test_ranks_that_their_launcher_leaves_alone_do_not_wait_for_one_that_died(processes: Processes) -> None:
     controlling = processes.spawn(
         sys.executable, "-m", "hpc.cli.ipcontroller", "--ip", "127.0.0.1", "--port", "0", "--name", "alone"
@@ -171,7 +171,8 @@ def test_ranks_that_their_launcher_leaves_alone_do_not_wait_for_one_that_died(pr
     file = processes.home / "clusters" / "alone" / "client.json"
     wait_until(lambda: file.exists() or controlling.poll() is not None, "the controller")
     ipengine = [sys.executable, "-m", "hpc.cli.ipengine", "--connection-file", str(file.with_name("engine.json"))]
-    engines = processes.spawn(str(OWN.mpirun), "-disable-auto-cleanup", "-n", "3", *ipengine, env=environment())
+    alone = ["-disable-auto-cleanup"] if OWN_MPIRUN.flavour == "MPICH" else []  # Open MPI always ends the others
+    engines = processes.spawn(str(OWN.mpirun), *alone, "-n", "3", *ipengine, env=environment())
     with hpc.connect("alone") as rc:
         rc.wait_for_engines(3, timeout=START_S)
         error = gather_from_a_rank_that_dies(rc, 1, "os._exit(3)")

@@ -43,6 +43,12 @@ def test_push(rc):
     for back in v.pull(["b", "k", "c", "here"]):
         assert (back[0] == np.arange(LARGE)[::2]).all()
         assert back[1:] == ["small", 5, 1]
+    whole = v.push({"b": Reference("a", 0), "q": Reference("k", 0)}, block=False)
+    assert whole.get() == [None] * N
+    assert goes_right(whole) or set(whole["route"]) == {"mpi"} == {forced()}
+    assert v["q"] == ["small"] * N
+    with pytest.raises(hpc.errors.CompositeError, match="nothing"):
+        v.push({"z": Reference("nothing", engine=0)})
     v.execute("b += id")
     assert [b[0] for b in v["b"]] == [0, 1, 2], "it is everybody's own"
     assert rc[0].apply_sync(lambda a: a[0], Reference("a")) == 0, "also where it came from"

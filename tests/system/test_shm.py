@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 import hpc
-from hpc.dataplane.segments import Loan
 from hpc.errors import CompositeError, EngineLost
-from hpc.transport.ahead import Voice
+from hpc.transport.pieces import Voice
 
 from .conftest import wait_until
 
@@ -305,35 +304,30 @@ def test_a_busy_engine_does_not_hold_up_who_pushes(rc: "hpc.RemoteController") -
     assert np.array_equal(rc[0]["x"], np.arange(2 * MIB))
 
 
-@pytest.mark.parametrize("n", [MIB // 4, 4 * MIB], ids=["whole", "pieces"])
 def test_an_engine_that_is_killed_while_it_receives(
-    rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch, n: int
+    rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pid = rc[2].apply_sync(os.getpid)
-    say, ready = Voice.say, Loan.ready
+    pid, say = rc[2].apply_sync(os.getpid), Voice.say
 
-    def kill(self: object, *args: object) -> None:
+    def kill(voice: Voice, word: bytes) -> None:
         os.kill(pid, signal.SIGKILL)
-        (ready if isinstance(self, Loan) else say)(self, *args)  # type: ignore[arg-type]
+        say(voice, word)
 
     monkeypatch.setattr(Voice, "say", kill)
-    monkeypatch.setattr(Loan, "ready", kill)
     with pytest.raises(EngineLost):
-        rc[2].push({"x": np.ones(n)})
+        rc[2].push({"x": np.ones(4 * MIB)})
     monkeypatch.undo()
-    rc[0].push({"x": np.ones(n)})
-    assert rc[0]["x"].sum() == n
+    rc[0].push({"x": np.ones(4 * MIB)})
+    assert rc[0]["x"].sum() == 4 * MIB
 
 
-def test_ctrl_c_while_an_array_is_copied(rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_an_array_is_handed_over(rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     rc[0].execute("x = 1")
     monkeypatch.setattr(Voice, "say", interrupt)
-    monkeypatch.setattr(Loan, "ready", interrupt)
-    for n in (MIB // 4, 4 * MIB):
-        with pytest.raises(KeyboardInterrupt):
-            rc[0].push({"x": np.ones(n)})
+    with pytest.raises(KeyboardInterrupt):
+        rc[0].push({"x": np.ones(4 * MIB)})
     monkeypatch.undo()
     assert rc[0]["x"] == 1, "half an array is none"

@@ -19,6 +19,13 @@ from hpc.transport import parcels
 from tests.system.conftest import Processes, wait_until
 
 MIB = 1 << 20
+# An engine that says that it is on another host.
+ENGINE = """
+import socket
+socket.gethostname = lambda: "elsewhere"
+from hpc.cli.ipengine import main
+main()
+"""
 
 
 class Far:
@@ -26,13 +33,13 @@ class Far:
 
     def __init__(self, processes: Processes, n: int) -> None:
         self.processes, self.directory = processes, processes.home / "clusters" / "far"
-        cli = [sys.executable, "-m", "hpc.cli."]
-        self.controller = processes.spawn(*cli[:2], cli[2] + "ipcontroller", "--name", "far", "--port", "0")
+        command = (sys.executable, "-m", "hpc.cli.ipcontroller", "--name", "far", "--port", "0")
+        self.controller = processes.spawn(*command)
         wait_until(lambda: (self.directory / "engine.json").exists(), "the connection files")
         self.file = self.without_unix("client")
         engine = self.without_unix("engine")
         for _ in range(n):
-            processes.spawn(*cli[:2], cli[2] + "ipengine", "--no-mpi", "--connection-file", str(engine))
+            processes.spawn(sys.executable, "-c", ENGINE, "--no-mpi", "--connection-file", str(engine))
 
     def without_unix(self, role: str) -> Path:
         """Write a connection file again, without the shorter way."""

@@ -103,7 +103,7 @@ class House:
             if self.outgoing:
                 contact, frames = self.outgoing.popleft()
                 _, _, message = codec.from_peer(frames[0], contact.role)
-                assert self.relay.handle(contact, message, frames)
+                self.relay.handle(contact, message, frames)
             else:
                 able = [p for p in {id(p): p for p in self.peers.values()}.values() if p.inbox and not p.stopped]
                 if not able:
@@ -348,7 +348,7 @@ def test_impossible_requests(start, stop):
     (reader,) = house.relay._consumers["engine", 0].readers.values()
     with pytest.raises(ProtocolError, match="no piece"):
         house.relay.handle(house.engines[0].contact, m.Fetch(reader.number, start, stop), [])
-    assert house.relay.handle(house.client.contact, m.Fetch(reader.number, 0, 5), [])  # not its own: as if unknown
+    house.relay.handle(house.client.contact, m.Fetch(reader.number, 0, 5), [])  # not its own: as if unknown
     assert not house.relay.flow.under_way
 
 

@@ -1,4 +1,4 @@
-"""Frames that are sent ahead of their bytes: whole or in pieces, and what becomes of those whose sender goes."""
+"""Data that goes in pieces: what arrives, and what becomes of those whose other side is busy, or goes."""
 
 import os
 import socket
@@ -6,13 +6,11 @@ import threading
 
 import pytest
 
-from hpc.dataplane import filling, segments
+from hpc.dataplane import segments
 from hpc.dataplane.outgoing import PIECES_NBYTES, Outgoing
-from hpc.transport import ahead, shared
-from hpc.transport.ahead import PIECE_NBYTES, WINDOW_NBYTES
+from hpc.transport import pieces, shared
+from hpc.transport.pieces import PIECE_NBYTES, WINDOW_NBYTES
 from hpc.transport.unix import UnixConnection
-
-MIB = 1 << 20
 
 
 @pytest.fixture
@@ -50,10 +48,10 @@ def noise(nbytes):
     return os.urandom(min(nbytes, 4096)) * (nbytes // 4096) + bytes(nbytes % 4096)
 
 
-def announce(pair, outgoing, buffers, in_pieces=True):
-    frames, filling = outgoing.announce(buffers, in_pieces=in_pieces)
+def announce(pair, outgoing, buffers):
+    frames, hand_over = outgoing.hand_over(buffers, in_pieces=True)
     pair[0].send([b"head", *frames])
-    return filling
+    return hand_over
 
 
 @pytest.mark.parametrize(
@@ -87,67 +85,56 @@ def test_a_receiver_that_is_busy_finds_all_in_the_segment(pair, outgoing):
     assert shared.is_mapped(frame)
 
 
-def test_the_message_is_there_before_its_bytes(pair, outgoing):
-    data = noise(MIB)
-    filling = announce(pair, outgoing, [data])
-    receiver = Receiver(pair[1])
-    receiver._thread.join(0.05)
-    assert receiver._thread.is_alive(), "it waits for them"
-    filling.finish()
-    (frame,) = receiver.frames()
-    assert bytes(frame) == data
-    assert shared.is_mapped(frame)
-
-
-@pytest.mark.parametrize("nbytes", [MIB, PIECES_NBYTES])
-def test_bytes_that_will_not_come_are_not_waited_for(pair, outgoing, nbytes):
-    announce(pair, outgoing, [noise(nbytes)])  # and nobody finishes
+def test_bytes_that_will_not_come_are_not_waited_for(pair, outgoing):
+    announce(pair, outgoing, [noise(PIECES_NBYTES)])  # and nobody finishes
     assert [len(frame) for frame in pair[1].recv(5)[1:]] == [0]
 
 
-@pytest.mark.parametrize("nbytes", [MIB, PIECES_NBYTES])
-def test_an_interrupted_sender_is_not_waited_for(pair, outgoing, nbytes, monkeypatch):
+def test_an_interrupted_sender_is_not_waited_for(pair, outgoing, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    filling_ = announce(pair, outgoing, [noise(nbytes)])
+    hand_over = announce(pair, outgoing, [noise(PIECES_NBYTES)])
     receiver = Receiver(pair[1])
-    monkeypatch.setattr(filling.memory, "copy", interrupt)
     monkeypatch.setattr(segments.Loan, "window", property(interrupt))
     with pytest.raises(KeyboardInterrupt):
-        filling_.finish()
+        hand_over.finish()
     assert [len(frame) for frame in receiver.frames()] == [0]
     assert "0 segments on loan" in repr(outgoing.pool)
 
 
-def test_a_receiver_that_goes_in_the_middle_is_not_waited_for(pair, outgoing):
-    frames, filling = outgoing.announce([noise(PIECES_NBYTES)], in_pieces=True)
-    voice = ahead.Voice(frames[0].handle.token.fd)
-    voice.say(ahead.PRESENT)
-    voice.say(ahead.TAKEN)
+def test_a_receiver_that_goes_in_the_middle_is_not_waited_for(outgoing):
+    frames, hand_over = outgoing.hand_over([noise(PIECES_NBYTES)], in_pieces=True)
+    voice = pieces.Voice(frames[0].handle.token.fd)
+    voice.say(pieces.PRESENT)
+    voice.say(pieces.TAKEN)
     del frames, voice
-    filling.finish()
+    hand_over.finish()
     outgoing.pool.trim()
     assert "0 segments on loan" in repr(outgoing.pool)
 
 
 def test_patience_is_limited_where_others_wait(outgoing):
-    frames, filling = outgoing.announce([noise(MIB)], in_pieces=False)
+    frames, hand_over = outgoing.hand_over([noise(PIECES_NBYTES)], in_pieces=True)
     assert len(frames[0].view(0.01)) == 0
-    filling.finish()
-    assert len(frames[0].view(0.01)) == MIB, "it may be asked for again"
+    hand_over.finish()
 
 
 def test_what_is_asked_for_again_is_made_warm(pair, outgoing):
-    for warm in (False, False, True):
+    data = noise(PIECES_NBYTES)
+    for hand_overs in (True, True, False):
+        frames, hand_over = outgoing.hand_over([data], in_pieces=True)
+        assert (hand_over is not None) is hand_overs
+        pair[0].send([b"head", *frames])
         receiver = Receiver(pair[1])
-        announce(pair, outgoing, [noise(PIECES_NBYTES)]).finish()
-        assert all(map(shared.is_mapped, receiver.frames())) is warm
+        if hand_over is not None:
+            hand_over.finish()
+        assert bytes(receiver.frames()[0]) == data
         outgoing.pool.warm_up()
 
 
 def test_small_data_and_other_receivers_take_no_pieces(outgoing):
     for nbytes, in_pieces in ((PIECES_NBYTES - 64, True), (PIECES_NBYTES, False)):
-        frames, filling = outgoing.announce([bytes(nbytes)], in_pieces=in_pieces)
+        frames, hand_over = outgoing.hand_over([bytes(nbytes)], in_pieces=in_pieces)
+        assert hand_over is None
         assert not frames[0].handle.flags & shared.PIECES
-        filling.finish()
