@@ -42,6 +42,7 @@ def measure(quick: bool = False) -> list[Row]:
     rows: list[Row] = []
     with ours.cluster(8) as rc:
         controller, _, _ = ours.processes(rc)
+        rc[:].execute("import numpy")
         before = peak(controller)
         for size, target in TARGETS.items():
             rows += there_and_back(rc, size, target, rounds(size, quick))
@@ -77,23 +78,33 @@ def there_and_back(rc: Any, size: int, target: float, n: int) -> list[Row]:
     def copy() -> None:
         np.copyto(targets.take(), sources.take())
 
-    for _ in range(4):  # until there are warm segments
+    for _ in range(5):
         push()
         pull()
+        settle(rc)
     seconds = interleave(
         {
             "memcpy": lambda: clock(copy),
             "push": lambda: clock(push),
             "pull": lambda: clock(pull, there),
+            "no-op": lambda: clock(lambda: engine.push({"n": 0})),
         },
         n,
     )
     same(engine.pull("pushed"), pushed)
     rate = {name: nbytes / duration / 1e9 for name, duration in seconds.items()}
+    note = f"{1e6 * seconds['memcpy']:,.0f} us; pushing a number, in between: {1e6 * seconds['no-op']:,.0f} us"
     return [
-        at_least(f"{name} {size} MiB", "GB/s", rate[name], "memcpy, warm", rate["memcpy"], target)
+        at_least(f"{name} {size} MiB", "GB/s", rate[name], "memcpy, warm", rate["memcpy"], target, note)
         for name in ("push", "pull")
     ]
+
+
+def settle(rc: Any) -> None:
+    """Wait until the client has made warm what it was asked for repeatedly."""
+    pool = rc._link.freight.outgoing.pool
+    while pool.wanted:
+        time.sleep(0.01)
 
 
 def divided(rc: Any, n: int) -> list[Row]:
@@ -104,22 +115,36 @@ def divided(rc: Any, n: int) -> list[Row]:
     def scatter() -> None:
         view.scatter("part", array)
 
-    for _ in range(3):
+    def look() -> None:
+        view.execute("part.max()")
+
+    for _ in range(5):
         scatter()
-        view.gather("part")
+        settle(rc)
+    # What is gathered is the engines' own, as results are. Pages of what came by scatter have to be mapped first.
+    view.execute("own = part.copy()")
+    for _ in range(2):
+        view.gather("own")
     seconds = interleave(
         {
             "memcpy": lambda: clock(lambda: np.copyto(target, array)),
+            "gather": lambda: clock(lambda: view.gather("own"), array),
             "scatter": lambda: clock(scatter),
-            "gather": lambda: clock(lambda: view.gather("part"), array),
         },
         n,
     )
     rate = {name: array.nbytes / duration / 1e9 for name, duration in seconds.items()}
-    return [
+    rows = [
         at_least(f"{name} {WHOLE_MIB} MiB, 4 engines", "GB/s", rate[name], "memcpy, warm", rate["memcpy"], 0.8)
         for name in ("scatter", "gather")
     ]
+
+    def first_look() -> float:
+        scatter()
+        return clock(look)
+
+    seconds = interleave({"first": first_look, "second": lambda: clock(look)}, 3)
+    return [*rows, Row("first look at it", "ms", 1e3 * seconds["first"], "second look", 1e3 * seconds["second"])]
 
 
 def broadcast(rc: Any, n: int) -> list[Row]:
@@ -145,17 +170,19 @@ def first_time(n: int) -> list[Row]:
     """Push 64 MiB as the first thing that a cluster is asked for."""
     array = Ring(64 * MIB).take()
 
-    def fresh() -> float:
-        def copy() -> None:
-            memory = mmap.mmap(-1, array.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            memory.madvise(mmap.MADV_HUGEPAGE)
-            np.copyto(np.frombuffer(memory, np.uint8), array)
+    def copy() -> None:
+        memory = mmap.mmap(-1, array.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        np.copyto(np.frombuffer(memory, np.uint8), array)
 
+    def fresh() -> float:
+        copy()  # a virtual machine may have to get memory from its host first, which takes ten times as long
         return clock(copy)
 
     def first() -> float:
         with ours.cluster(1) as rc:
-            rc[0].execute("import numpy")
+            rc[0].execute("import numpy; numpy.ones(2**27, numpy.uint8)")  # the same for the engine's processor
+            copy()
             duration = clock(lambda: rc[0].push({"first": array}))
             same(rc[0].pull("first"), array)
         return duration

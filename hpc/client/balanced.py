@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from hpc.client import columns
@@ -14,10 +15,10 @@ from hpc.client.groupresult import GroupResult
 from hpc.client.lazymap import LazyMap
 from hpc.client.mapresult import MapResult
 from hpc.client.parts import join, split
+from hpc.client.referring import sources, submit_columns
 from hpc.errors import ranges
 from hpc.partition import Distribution
 from hpc.wire import messages as m
-from hpc.wire import objects
 
 if TYPE_CHECKING:
     from hpc.client.remote import RemoteController
@@ -107,6 +108,11 @@ class LoadBalancedView(View):
         """Call ``f(*args, **kwargs)`` on a free engine; return the result at once."""
         link = self._rc._connected()
         digest, name = digest_of(link, f)
+        elsewhere = sources(args, kwargs)
+        if elsewhere:
+            group = GroupResult(link, name, [-1], itemgetter(0), single=True)
+            link.outbox.submit_each(self._placement, digest, dump_call(args, kwargs), Part(group, 1), elsewhere)
+            return group
         result = AsyncResult(link, name)
         link.outbox.submit(self._placement, digest, dump_call(args, kwargs), result)
         return result
@@ -140,7 +146,7 @@ class LoadBalancedView(View):
         for piece in pieces:
             count = columns.length(piece)
             result.expect(count)
-            link.outbox.submit_span(self._placement, digest, objects.dumps(piece), Part(result, count, base))
+            submit_columns(link.outbox, self._placement, digest, piece, Part(result, count, base))
             base += count
         result.complete()
         return result

@@ -13,6 +13,8 @@ from hpc.wire.session import Frame
 
 if TYPE_CHECKING:
     from hpc.client.asyncresult import AsyncResult
+    from hpc.dataplane.handover import HandOver
+    from hpc.transport.parcels import Lent
 
 # A bundle of single tasks is full at so many, so that the controller may send its body to several engines cheaply.
 MAX_TASKS = 128
@@ -50,18 +52,31 @@ class Placement:
 class Mark:
     """When the message of a bundle has number ``seq``, its memory is the user's again once that is acknowledged.
 
-    With ``copied`` it is the user's again already. ``route`` is the way that the data takes, all ``nbytes`` of it.
+    What was ``lent`` besides has to be released, too. With ``copied`` it is the user's again once `finish` has
+    returned. ``route`` is the way that the data takes, all ``nbytes`` of it.
     """
 
-    __slots__ = ("copied", "nbytes", "route", "seq")
+    __slots__ = ("_hand_over", "copied", "lent", "nbytes", "route", "seq")
 
-    def __init__(self, route: str = "inline", copied: bool = False) -> None:
+    def __init__(self, route: str = "inline", copied: bool = False, hand_over: "HandOver | None" = None) -> None:
         self.seq = self.nbytes = 0
-        self.route, self.copied = route, copied
+        self.route, self.copied, self._hand_over = route, copied, hand_over
+        self.lent: Lent | None = None
+
+    @property
+    def parcels(self) -> list[m.Label]:
+        """What the message says of the frames that stay here."""
+        return [] if self.lent is None else self.lent.table
+
+    def finish(self) -> None:
+        """Do the copying that was put off until the message is on its way."""
+        hand_over, self._hand_over = self._hand_over, None
+        if hand_over is not None:
+            hand_over.finish()
 
     def is_free(self, acknowledged: int) -> bool:
         """Say whether the memory is the user's again, when so much has been acknowledged."""
-        return self.copied or 0 < self.seq <= acknowledged
+        return self.copied or (0 < self.seq <= acknowledged and not (self.lent and self.lent.left))
 
 
 class Taker(Protocol):
@@ -151,6 +166,7 @@ class CallsBundle(Bundle):
             place.options,
             place.eligible,
             place.route or "",
+            parcels=[] if self.mark is None else self.mark.parcels,
         )
         body = codec.encode_calls([call for call, _ in self.tasks])
         return submit, [body, *self.frames], self.mark

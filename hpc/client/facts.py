@@ -66,7 +66,8 @@ class Facts:
         slots = enumerate(zip(self.task_ids, self._slots(), strict=True))
         for task, (task_id, (target, outcome, index)) in slots:
             row = describe(roster, target, outcome, index, task_id=task_id, submitted=self._submitted)
-            row["route"] = self._route(outcome)
+            route = self._route(outcome)
+            row["route"] = route if route != "inline" else row["route"]
             for stream in ("stdout", "stderr"):
                 row[stream] = self._printed(task, outcome, index, stream)
             rows.append(row)

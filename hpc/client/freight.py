@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpc.client.bundle import Mark, Placement
+from hpc.client.roster import log
 from hpc.dataplane import chooser
 from hpc.dataplane.outgoing import Outgoing
+from hpc.security.host import hostname
+from hpc.transport.pieces import WINDOW_NBYTES
 from hpc.transport.shared import SharedFrame
 from hpc.wire import messages as m
 
@@ -19,31 +22,57 @@ class Freight:
         The shared memory that this client sends from.
     forced : str or None
         The route that the environment asks for.
+    obstacle : str
+        Why the controller is reached by TCP although it runs on this machine.
     """
 
     def __init__(self) -> None:
         self.outgoing = Outgoing()
         self.forced = chooser.forced_by_environment()
+        self.obstacle = ""
+        self._told: set[str] = set()
+        self._is_prepared = False
 
     def __repr__(self) -> str:
         return f"<Freight {self.outgoing!r}>"
 
+    def prepare(self) -> None:
+        """Have warm memory for what is sent first."""
+        if not self._is_prepared:
+            self._is_prepared = True
+            self.outgoing.pool.want(WINDOW_NBYTES)
+
     def ship(
-        self, body: list[Any], placement: Placement, engines: Mapping[int, m.EngineRow], link: str
+        self,
+        body: list[Any],
+        placement: Placement,
+        engines: Mapping[int, m.EngineRow],
+        link: str,
+        *,
+        once: bool = False,
     ) -> tuple[list[Any], Mark]:
-        """Return a body with its buffers where they travel best, and its mark."""
+        """Return a body with its buffers where they travel best, and its mark.
+
+        With ``once`` every receiver looks at it once. The mark must be told to `finish` when the body is sent.
+        """
         buffers = body[1:]
         if any(type(buffer) is SharedFrame for buffer in buffers):
             return body, Mark("shm", copied=True)
         nbytes = sum(map(len, buffers))
         ids = engines if placement.targets is None else placement.targets
         rows = [engines[i] for i in ids if i in engines]
-        route, _ = chooser.choose(nbytes, rows, link=link, forced=placement.route or self.forced)
+        forced = placement.route or self.forced
+        route, reason = chooser.choose(nbytes, rows, link=link, forced=forced, obstacle=self.obstacle)
+        if reason and reason not in self._told:
+            self._told.add(reason)
+            log.warning("large data takes a slower way than it might (%s): %s", route, reason)
         if route == "mpi":  # that is for whoever makes the group work together; this is a message like any other
             route = "shm" if link == "unix" else "tcp"
         if route == "shm":
-            shared = self.outgoing.share(buffers, 0)
+            near = len(rows) == 1 and placement.targets is not None and rows[0].host == hostname()
+            shared = self.outgoing.hand_over(buffers, in_pieces=once and near)
             if shared is not None:
-                return [body[0], *shared], Mark("shm", copied=True)
+                frames, hand_over = shared
+                return [body[0], *frames], Mark("shm", copied=True, hand_over=hand_over)
             route = "tcp"
         return body, Mark(route)

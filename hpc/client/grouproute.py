@@ -6,6 +6,7 @@ operation of all ranks: while they move it, the next one is on its way (docs/dec
 
 import itertools
 import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -147,13 +148,13 @@ class _Label(NamedTuple):
 def _send(link: "Link", targets: Sequence[int], digest: bytes, frames: list[list[Any]], label: _Label) -> TeamResult:
     name = label.name
     ranks, root = _ranks(link, targets)
-    buffers = [buffer for _, *rest in frames for buffer in rest]
-    heads = [(bytes(payload), [_nbytes(buffer) for buffer in rest]) for payload, *rest in frames]
+    buffers = [frame for each in frames for frame in each]
+    sizes = [list(map(_nbytes, each)) for each in frames]
     total = sum(map(_nbytes, buffers))
     # On this host memory is shared, and a copy at the root would cost more than pieces gain.
     is_near = link.roster.engines[targets[root]].host == hostname() and link.route == "unix"
     step = total if is_near else PIECE_NBYTES
-    starts = range(0, total, step) if total else [0]
+    starts = range(0, total, step)
     token = os.urandom(8) + next(_tokens).to_bytes(8, "little")
     moves: list[TeamResult] = []
     marks = []
@@ -164,10 +165,14 @@ def _send(link: "Link", targets: Sequence[int], digest: bytes, frames: list[list
                 moves[number - N_PIECES].wait()
             staged = GroupResult(link, f"stage {name}", [targets[root]])
             pieces = list(_cut(buffers, start, stop))
-            _submit(link, staged, STAGE, (token, number, [] if number else heads, pieces))
+            is_shared = is_near and stop - start >= chooser.SHARED_NBYTES
+            # Memory that the root has mapped already, by which it gets round the page faults of mapping it anew.
+            warm = link.freight.outgoing.share_warm(pieces) if is_shared else None
+            body: list[Any] = [_stage_call(token, number, len(pieces)), *(warm or pieces)]
+            link.outbox.submit_each(Placement(staged.targets), STAGE, body, Part(staged, 1))
             marks += staged._marks()
             moves.append(TeamResult(link, name, list(targets), None, label.single))
-            _submit(link, moves[-1], digest, (token, ranks, root, (number, start, stop, last)))
+            _submit(link, moves[-1], digest, (token, ranks, root, (number, start, stop, last), [] if number else sizes))
     except BaseException:
         _submit(link, GroupResult(link, f"forget {name}", list(targets)), FORGET, (token,))
         raise
@@ -179,14 +184,18 @@ def _nbytes(buffer: Any) -> int:
     return memoryview(buffer).nbytes
 
 
-def _cut(buffers: Sequence[Any], start: int, stop: int) -> Iterator[Any]:
-    """Yield what lies at [start, stop) of the stream that the buffers form, as arrays, which travel uncopied."""
-    import numpy
+def _stage_call(token: bytes, number: int, n: int) -> bytes:
+    """Return the pickle of the arguments of `STAGE`, in which the ``n`` frames of the body take the pieces' places."""
+    places = [pickle.PickleBuffer(bytearray(1)) for _ in range(n)]
+    return pickle.dumps(((token, number, places), {}), 5, buffer_callback=lambda _: None)
 
+
+def _cut(buffers: Sequence[Any], start: int, stop: int) -> Iterator[memoryview]:
+    """Yield what lies at [start, stop) of the stream that the buffers form."""
     base = 0
     for buffer in buffers:
-        size = _nbytes(buffer)
-        begin, end = max(start - base, 0), min(stop - base, size)
+        view = memoryview(buffer).cast("B")
+        begin, end = max(start - base, 0), min(stop - base, view.nbytes)
         if begin < end:
-            yield numpy.frombuffer(buffer, "u1")[begin:end]
-        base += size
+            yield view[begin:end]
+        base += view.nbytes

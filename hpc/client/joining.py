@@ -14,6 +14,11 @@ def is_array(thing: Any) -> bool:
     ) and not is_table(thing)
 
 
+def is_matrix(thing: Any) -> bool:
+    """Say whether something is a `numpy.matrix`, an item of which is a matrix with the same number of axes."""
+    return type(thing).__module__.startswith("numpy") and type(thing).__name__ == "matrix"
+
+
 def is_table(thing: Any) -> bool:
     """Say whether something is a DataFrame or a Series, whose rows and columns have names."""
     return hasattr(thing, "iloc") and hasattr(thing, "shape")
@@ -38,22 +43,42 @@ def stack(parts: list[Any], flat: tuple[bool, ...], dist: Distribution, axis: in
     """Return one array of parts some of which are items: arrays that lack the axis, or numbers, or any objects."""
     import numpy
 
+    module = next(filter(None, map(_foreign, parts)), None)
     boxed = []
     for part, bare in zip(parts, flat, strict=True):
-        if not bare:
-            boxed.append(part)
-            continue
-        if dtype is not None and dtype.hasobject and not dtype.names and not isinstance(part, numpy.ndarray):
-            item: Any = numpy.empty((), object)
-            item[()] = part
-        else:
-            item = numpy.asanyarray(part)
-        boxed.append(numpy.expand_dims(item, axis) if item.ndim else item.reshape(1))
-    # An item alone forgets how long strings may be, and its byte order.
-    for i, item in enumerate(boxed):
-        if item.dtype != dtype and item.dtype.kind == dtype.kind and numpy.can_cast(item.dtype, dtype, "safe"):
-            boxed[i] = item.astype(dtype)
-    return arrays(boxed, dist, axis)
+        item = _item(part, dtype) if bare else numpy.from_dlpack(part) if _foreign(part) else part
+        if bare:
+            item = numpy.expand_dims(item, axis) if item.ndim else item.reshape(1)
+        # An item alone forgets how long strings may be, and its byte order.
+        kinds = item.dtype.kind, getattr(dtype, "kind", "")
+        if item.dtype != dtype and kinds[0] == kinds[1] and numpy.can_cast(item.dtype, dtype, "safe"):
+            item = item.astype(dtype)
+        boxed.append(item)
+    whole = arrays(boxed, dist, axis)
+    if module is not None:
+        return rebuild_dlpack(module, whole)
+    return whole.view(numpy.recarray) if whole.dtype.type is numpy.record else whole
+
+
+def _item(part: Any, dtype: Any) -> Any:
+    """Return an item that was sent alone as an array without the axis, of the ``dtype`` that all of them had."""
+    import numpy
+
+    if _foreign(part):
+        return numpy.from_dlpack(part)
+    kind = getattr(dtype, "kind", "")
+    if kind == "O" and not isinstance(part, numpy.ndarray):  # which may look like an array to numpy
+        item = numpy.empty((), object)
+        item[()] = part
+        return item
+    if kind == "T" and isinstance(part, str):
+        return numpy.array(part, dtype)
+    return numpy.asanyarray(part)
+
+
+def _foreign(part: Any) -> str:
+    """Return the module that makes arrays like this one, '' if that is numpy or none."""
+    return "" if type(part).__module__.partition(".")[0] == "numpy" else maker_of(part)
 
 
 def arrays(parts: list[Any], dist: Distribution, axis: int) -> Any:

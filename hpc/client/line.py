@@ -20,6 +20,7 @@ from hpc.client.roster import Roster
 from hpc.client.spin import Spin
 from hpc.client.waiting import Parker, Waker, Watch
 from hpc.errors import ConnectError, ProtocolError
+from hpc.transport.parcels import TRAFFIC, Parcels
 from hpc.wire import messages as m
 from hpc.wire.session import Frame, GapError, Peer
 
@@ -28,6 +29,7 @@ class Connection(Protocol):
     """What a line needs of a connection; `hpc.transport.Connection` is one."""
 
     route: str
+    obstacle: str
 
     @property
     def connected(self) -> bool:
@@ -91,6 +93,7 @@ class Line:
             ship=self.ship,
         )
         self.freight = Freight()
+        self.parcels = Parcels()
         self.watch = Watch()
         self.watch.add(self.wake.fileno())
         self.curious: list[Parker] = []
@@ -116,8 +119,11 @@ class Line:
         self._poll = poll
         self.fd = conn.fileno()
         self.conn = conn
+        self.freight.obstacle = conn.obstacle
         self.lent = False
         self.watch.add(self.fd)
+        if conn.route == "unix":
+            self.freight.prepare()
 
     def drop(self, conn: Connection) -> None:
         """Close a connection, if it is in use."""
@@ -172,10 +178,14 @@ class Line:
 
     # ------------------------------------------------------------ out
 
-    def ship(self, body: list[Frame], placement: Placement) -> tuple[list[Frame], Mark]:
+    def ship(self, body: list[Frame], placement: Placement, once: bool) -> tuple[list[Frame], Mark]:
         """Put the large buffers of a body where they travel best."""
         conn = self.conn
-        return self.freight.ship(body, placement, self.roster.engines, "" if conn is None else conn.route)
+        link = "" if conn is None else conn.route
+        body, mark = self.freight.ship(body, placement, self.roster.engines, link, once=once)
+        if not mark.copied:
+            body, mark.lent = self.parcels.lend(body)
+        return body, mark
 
     def transmit(self, frames: list[Frame]) -> None:
         """Send over the connection; if there is none the session keeps what was packed, and repeats it."""
@@ -214,8 +224,10 @@ class Line:
                 return False
             message, frames, answers = received
             if message is not None:
-                self._dispatch(message, frames)
+                answers = [*answers, *self._dispatch(message, frames)]
             self._handled = self.peer.session.received
+            if type(message) is m.Delivery and message.parcels:
+                self.parcels.forget(message.parcels)
             if answers:
                 with self.outbox.sending:
                     for answer in answers:
@@ -267,13 +279,21 @@ class Line:
                 raise
         return message, frames, answers
 
-    def _dispatch(self, message: m.Message, frames: list[Frame]) -> None:
+    def _dispatch(self, message: m.Message, frames: list[Frame]) -> list[list[Frame]]:
+        """Handle a message; return what is to be transmitted after that."""
+        if type(message) in TRAFFIC:
+            requests = self.parcels.handle(message, frames)
+            if self.curious and type(message) is m.Release:
+                Line.startle(self)
+            return requests
         if isinstance(message, m.Refused):
             raise ConnectError(f"the controller refuses this client: {message.reason}")
         if isinstance(message, m.Welcome):
             if not message.resumed and self._handled:
                 raise ConnectError("the controller was started anew and knows nothing of this session any more")
-            return
+            return self.parcels.resume()
+        if type(message) is m.Delivery and message.parcels:
+            frames = [frames[0], *self.parcels.contents(message.parcels, frames[1:])]
         with self.lock:
             self.inbox.handle(message, frames)
         if self.inbox.farewell is not None:
@@ -282,6 +302,7 @@ class Line:
             Line.startle(self)
         if self.inbox.held:
             self.wake.ring()  # the background thread knows the time
+        return []
 
     def startle(self) -> None:
         """Let threads look again: those that wait for anything at all."""

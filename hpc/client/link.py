@@ -6,6 +6,7 @@ polls the connection itself, and puts it back when it leaves; the set is level-t
 Other threads that wait park until their result is there or the role is free.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -25,6 +26,10 @@ from hpc.wire.session import Peer
 STREAK_S = 0.001
 # How long the controller may take from the connection to the list of its engines.
 WELCOME_S = 20.0
+# How long data that engines are still fetching may keep a client from closing.
+FAREWELL_S = 2.0
+# Nobody is fetching any more if nobody has asked for so long.
+PAUSE_S = 0.1
 
 
 class Link(Line):
@@ -94,11 +99,22 @@ class Link(Line):
     def close(self) -> None:
         """Say goodbye and end everything that is under way."""
         if self.fault is None and self.peer.connected:
+            self._see_off()
             self.outbox.put(m.Goodbye("the client closed"))
             self.outbox.flush()
         self.end(ConnectError("this client was closed"))
         if self._background is not None:
             self._background.join()
+
+    def _see_off(self) -> None:
+        """Let engines fetch what they are fetching, for a short time."""
+        shelf, until = self.parcels.shelf, time.monotonic() + FAREWELL_S
+        with contextlib.suppress(HpcError):
+            while len(shelf) and time.monotonic() < until:
+                before = shelf.n_served
+                self.wait(lambda: not len(shelf), PAUSE_S)
+                if shelf.is_read() and shelf.n_served == before:
+                    return
 
     def end(self, fault: BaseException) -> None:
         """End everything that is under way, for good."""

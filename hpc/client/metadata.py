@@ -73,7 +73,7 @@ def describe(
         rank=rank if engine >= 0 else None,
         host=host if engine >= 0 else None,
         status=outcome.status(index) if outcome is not None else "waiting",
-        route=outcome.route if outcome is not None else "inline",
+        route=(entry.route if entry is not None else "") or (outcome.route if outcome is not None else "inline"),
         submitted=_time(submitted),
         started=_time(entry.started if entry is not None else 0),
         completed=_time(entry.completed if entry is not None else 0),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.bundle import MAX_NBYTES, MAX_TASKS, Bundle, CallsBundle, Mark, Part, PartBundle, Placement
+from hpc.transport.meter import meter
 from hpc.wire import codec
 from hpc.wire import messages as m
 from hpc.wire.session import Frame, Peer
@@ -39,7 +40,8 @@ class Outbox:
     wake : callable
         Makes the background thread call `flush` soon.
     ship : callable
-        Puts the large buffers of a body where they travel best; returns the body to send, and its mark.
+        Puts the large buffers of a body where they travel best, with True if every receiver looks at them once; returns
+        the body to send, and its mark.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Outbox:
         transmit: Callable[[list[Frame]], None],
         mend: Callable[[], None],
         wake: Callable[[], None],
-        ship: Callable[[list[Frame], Placement], tuple[list[Frame], Mark]] = lambda body, _: (body, Mark()),
+        ship: Callable[[list[Frame], Placement, bool], tuple[list[Frame], Mark]] = lambda body, *_: (body, Mark()),
     ) -> None:
         self.sending = threading.Lock()
         self.peer = peer
@@ -87,8 +89,9 @@ class Outbox:
         mark = None
         if len(body) > 1:
             nbytes = sum(map(len, body[1:]))
-            body, mark = self._ship(body, placement)
+            body, mark = self._ship(body, placement, False)
             mark.nbytes = nbytes
+            meter.expect(nbytes, mark.route)
         with self.lock:
             if self.fault is not None:
                 raise self.fault
@@ -118,38 +121,47 @@ class Outbox:
                     bundle.mark = result._mark = mark
                 self._bundles[number] = self._open = bundle
                 self._close()
-        self.pump()
+        self._pump_and_copy(mark)
 
-    def submit_each(self, placement: Placement, digest: bytes, body: list[Frame], part: Part) -> None:
-        """Submit one call, that each of the targets makes. ``body`` is as for `submit`."""
+    def submit_each(
+        self, placement: Placement, digest: bytes, body: list[Frame], part: Part, sources: Sequence[m.Source] = ()
+    ) -> None:
+        """Submit one call, that each of the targets makes. ``body`` is as for `submit`.
+
+        ``sources`` are the engines that have objects which the arguments refer to.
+        """
         call = codec.encode_calls([(0, len(body) - 1, bytes(body[0]))])
         kind = m.Kind.CALLS if part.size == 1 else m.Kind.EACH
-        self._submit_part(placement, kind, digest, [call, *body[1:]], part)
+        self._submit_part(placement, kind, digest, [call, *body[1:]], part, sources=sources)
 
     def submit_span(self, placement: Placement, digest: bytes, columns: list[Frame], part: Part) -> None:
         """Submit calls, the arguments of which are the items of columns."""
         self._submit_part(placement, m.Kind.SPAN, digest, columns, part)
 
-    def submit_from(self, source: int, placement: Placement, digest: bytes, body: list[Frame], part: Part) -> None:
-        """Submit one call that each of the targets makes, with the arguments that engine ``source`` makes of a call."""
-        call = codec.encode_calls([(0, len(body) - 1, bytes(body[0]))])
-        self._submit_part(placement, m.Kind.EACH, digest, [call, *body[1:]], part, source=source)
-
     def _submit_part(
-        self, placement: Placement, kind: m.Kind, digest: bytes, body: list[Frame], part: Part, *, source: int = -1
+        self,
+        placement: Placement,
+        kind: m.Kind,
+        digest: bytes,
+        body: list[Frame],
+        part: Part,
+        *,
+        sources: Sequence[m.Source] = (),
     ) -> None:
         now = time.time()
         mark = None
         if len(body) > 1:
             nbytes = sum(map(len, body[1:]))
-            body, mark = self._ship(body, placement)
+            # A function that an engine lacks makes it ask for the whole message again; operations it never lacks.
+            body, mark = self._ship(body, placement, digest[:1] == b"!")
             mark.nbytes = nbytes
+            meter.expect(nbytes, mark.route)
         with self.lock:
             if self.fault is not None:
                 raise self.fault
             self._close()
             first = self._next
-            self._next += part.size + (source >= 0)
+            self._next += part.size + len(sources)
             part.taker.register(first, part.size, now, mark)
             self._bundles[first] = PartBundle(first, placement, part)
             submit = m.Submit(
@@ -162,10 +174,22 @@ class Outbox:
                 placement.options,
                 placement.eligible,
                 placement.route or "",
-                source,
+                list(sources),
+                [] if mark is None else mark.parcels,
             )
             self._queue.append((submit, body, mark))
-        self.pump()
+        body = []  # frames that nobody here refers to tell whether their receiver is alive
+        self._pump_and_copy(mark)
+
+    def _pump_and_copy(self, mark: Mark | None) -> None:
+        """Send what is queued, and copy what was announced while it is on its way."""
+        if mark is None:
+            self.pump()
+            return
+        try:
+            self.pump()
+        finally:
+            mark.finish()
 
     def _close(self) -> None:
         """Move the open bundle to the queue. Called under the lock."""

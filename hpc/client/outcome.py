@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 from typing import Any, TypeAlias
 
 from hpc.client.roster import Roster, describe_end
-from hpc.dataplane.chooser import SHARED_NBYTES
+from hpc.dataplane.arrival import route_of
 from hpc.errors import (
     EngineLost,
     HpcError,
@@ -18,7 +18,6 @@ from hpc.errors import (
     SerializationError,
     TaskAborted,
 )
-from hpc.transport.shared import is_mapped
 from hpc.wire import codec, failures, objects
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
@@ -95,10 +94,7 @@ class Reply:
     @property
     def route(self) -> str:
         """The way that its buffers took."""
-        buffers = self.frames[1:]
-        if any(map(is_mapped, buffers)):
-            return "shm"
-        return "tcp" if sum(map(len, buffers)) >= SHARED_NBYTES else "inline"
+        return route_of(self.frames[1:])
 
     def error(self, index: int) -> BaseException | None:
         """Return the error of a task, None if it has a value."""

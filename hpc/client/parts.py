@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hpc import partition
 from hpc.client import joining
-from hpc.client.joining import is_array, is_table
+from hpc.client.joining import is_array, is_matrix, is_table
 from hpc.partition import Distribution
 
 # What strings and bytes are made of are no items that could be told from parts: they are put together by name.
@@ -60,7 +60,7 @@ def split(sequence: Any, n: int, dist: Distribution, axis: int, flatten: bool) -
             sequence = list(sequence)
         parts = [sequence[piece] for piece in partition.slices(len(sequence), n, dist)]
         lengths = [len(part) for part in parts]
-    flat = tuple(flatten and length == 1 for length in lengths)
+    flat = tuple(flatten and length == 1 and not is_matrix(sequence) for length in lengths)
     parts = [_first(part, axis) if bare else part for part, bare in zip(parts, flat, strict=True)]
     return parts, Layout(dist, axis, kind, all(flat), flat, dtype)
 

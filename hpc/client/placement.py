@@ -1,23 +1,33 @@
-"""Moving objects between the client and engines: here, within messages (route ``inline``).
+"""Moving objects between the client and engines: what is asked of whom, whatever the route of the data.
 
-Everything that pushes, pulls, scatters and gathers comes through `push`, `push_parts` and `pull`, so that another way
-for the data needs to be put in here only.
+Large buffers of the messages find their way below (`hpc.client.freight`); what a group does by MPI is chosen here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from hpc.client import grouproute, reducing
+from hpc.client import grouproute
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.bundle import Part, Placement
 from hpc.client.calls import PULL, PUSH, dump_call
 from hpc.client.gathering import GatherResult
 from hpc.client.groupresult import GroupResult
 from hpc.client.parts import Layout, join
+from hpc.client.reducing import ReduceResult
+from hpc.client.referring import sources
+from hpc.reduction import Operation
 from hpc.wire.objects import Reference
 
 if TYPE_CHECKING:
     from hpc.client.link import Link
+
+SHARE = b"!share"
+
+
+def place(link: "Link", target: int, route: str | None) -> Placement:
+    """Return where the tasks of one engine run: the same object each time, by which bundles form, unless forced."""
+    return link.placement(target) if route is None else Placement([target], route=route)
 
 
 def call_each(
@@ -33,7 +43,8 @@ def call_each(
 ) -> GroupResult:
     """Have every target make the same call: one message, however many they are."""
     result = GroupResult(link, name, targets, combine, single)
-    link.outbox.submit_each(Placement(targets, route=route), digest, dump_call(*call), Part(result, len(targets)))
+    everywhere, part = Placement(targets, route=route), Part(result, len(targets))
+    link.outbox.submit_each(everywhere, digest, dump_call(*call), part, sources(*call))
     return result
 
 
@@ -47,9 +58,13 @@ def call_one(
     route: str | None = None,
 ) -> AsyncResult:
     """Have one engine make a call."""
+    elsewhere = sources(*call, target)
+    if elsewhere:
+        group = GroupResult(link, name, [target], itemgetter(0), single=True)
+        link.outbox.submit_each(place(link, target, route), digest, dump_call(*call), Part(group, 1), elsewhere)
+        return group
     result = AsyncResult(link, name, target)
-    place = link.placement(target) if route is None else Placement([target], route=route)
-    link.outbox.submit(place, digest, dump_call(*call), result)
+    link.outbox.submit(place(link, target, route), digest, dump_call(*call), result)
     return result
 
 
@@ -57,25 +72,30 @@ def push(
     link: "Link", targets: list[int], single: bool, names: Mapping[str, Any], *, route: str | None = None
 ) -> GroupResult:
     """Bind the same objects on every target; those of other engines go there without coming here."""
-    title = f"push {', '.join(names)}"
-    here = {name: value for name, value in names.items() if type(value) is not Reference or value.engine is None}
-    if len(here) == len(names):
-        if grouproute.applicable(link, targets, None, route):
-            together = grouproute.push(link, targets, here, single=single, route=route)
-            if together is not None:
-                return together
-        return call_each(link, targets, PUSH, ((here,), {}), title, single=single, route=route)
-    there: dict[int, dict[str, str]] = {}
-    for name, value in names.items():
-        if name not in here:
-            there.setdefault(value.engine, {})[name] = value.name
-    n, times = len(targets), len(there) + bool(here)
-    result = GroupResult(link, title, targets * times, lambda values: values[:n], single)
-    place = Placement(targets, route=route)
-    if here:
-        link.outbox.submit_each(place, PUSH, dump_call((here,), {}), Part(result, n, n * len(there)))
-    for i, (engine, wanted) in enumerate(there.items()):
-        link.outbox.submit_from(engine, place, PUSH, dump_call((wanted,), {}), Part(result, n, n * i))
+    elsewhere = sources(names.values(), {})
+    holders = {value.engine for value in names.values()} if elsewhere and all(map(_is_far, names.values())) else set()
+    if len(holders) == 1 and holders <= set(targets) and grouproute.applicable(link, targets, None, route):
+        return _share(link, targets, holders.pop(), names, single)
+    if not elsewhere and grouproute.applicable(link, targets, None, route):
+        together = grouproute.push(link, targets, names, single=single, route=route)
+        if together is not None:
+            return together
+    result = GroupResult(link, f"push {', '.join(names)}", targets, None, single)
+    everywhere, part = Placement(targets, route=route), Part(result, len(targets))
+    link.outbox.submit_each(everywhere, PUSH, dump_call((dict(names),), {}), part, elsewhere)
+    return result
+
+
+def _is_far(value: Any) -> bool:
+    return type(value) is Reference and value.engine is not None
+
+
+def _share(link: "Link", targets: list[int], holder: int, names: Mapping[str, Any], single: bool) -> GroupResult:
+    """Have the ranks of a group get what one of them has, by MPI."""
+    result = grouproute.TeamResult(link, f"push {', '.join(names)}", targets, None, single)
+    ranks = [link.roster.engines[target].rank for target in targets]
+    body = dump_call((ranks, targets.index(holder), {new: value.name for new, value in names.items()}), {})
+    link.outbox.submit_each(Placement(targets), SHARE, body, Part(result, len(targets)))
     return result
 
 
@@ -89,8 +109,8 @@ def push_parts(
             return together
     result = GroupResult(link, f"scatter {name}", targets, None, single)
     for base, (target, part) in enumerate(zip(targets, parts, strict=True)):
-        place = Placement([target], route=route)
-        link.outbox.submit_each(place, PUSH, dump_call(({name: part},), {}), Part(result, 1, base))
+        body = dump_call(({name: part},), {})
+        link.outbox.submit_each(place(link, target, route), PUSH, body, Part(result, 1, base))
     return result
 
 
@@ -109,17 +129,12 @@ def pull(
 
 
 def reduce(
-    link: "Link", targets: list[int], single: bool, name: str, op: reducing.Operation, *, route: str | None = None
+    link: "Link", targets: list[int], single: bool, name: str, op: Operation, *, route: str | None = None
 ) -> GroupResult:
-    """Fetch what a name means on the targets, combined into one value."""
+    """Return what a name means on the targets, combined into one value."""
     if grouproute.applicable(link, targets, None, route):
         return grouproute.reduce(link, targets, name, op, single=single)
-
-    def combine(values: list[list[Any]]) -> Any:
-        return reducing.reduce([value for (value,) in values], op)
-
-    title = f"reduce {name}"
-    return call_each(link, targets, PULL, (([name],), {}), title, combine=combine, single=single, route=route)
+    return ReduceResult(link, targets, single, name=name, op=op, route=route)
 
 
 def gather_into(

@@ -1,14 +1,13 @@
 """Work for certain engines."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import partition
-from hpc.client import columns, placement, reducing
+from hpc import partition, reduction
+from hpc.client import columns, placement
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.baseview import View
 from hpc.client.bundle import Part
@@ -17,12 +16,12 @@ from hpc.client.groupresult import GroupResult
 from hpc.client.importing import synchronised
 from hpc.client.mapresult import MapResult
 from hpc.client.parts import Layout, join, split
-from hpc.client.progress import follow
+from hpc.client.progress import Transfer
+from hpc.client.referring import submit_columns
 from hpc.dataplane import chooser
 from hpc.errors import ranges
 from hpc.partition import Distribution
 from hpc.wire import messages as m
-from hpc.wire import objects
 
 if TYPE_CHECKING:
     from hpc.client.remote import RemoteController
@@ -134,20 +133,22 @@ class DirectView(View):
         link, target = self._link, self._targets
         digest, name = digest_of(link, f)
         if type(target) is int and target in link.roster.engines:  # the shortest way for the commonest case
-            return placement.call_one(link, target, digest, (args, kwargs), name)
+            return placement.call_one(link, target, digest, (args, kwargs), name, route=self._route)
         result: AsyncResult = self._each(None, digest, args, kwargs, name)
         return result
 
     # ------------------------------------------------------------ names
 
-    def _moved(
-        self, result: AsyncResult, block: bool | None, progress: bool | None, began: float, *, nothing: bool = False
-    ) -> Any:
+    def _transfer(self, name: str, block: bool | None, progress: bool | None, *contents: Any) -> Transfer:
+        """Return the context of a transfer: a bar shows it while its caller waits."""
+        is_shown = (self.block if block is None else block) and (self.progress if progress is None else progress)
+        return Transfer(name, sum(getattr(thing, "nbytes", 0) for thing in contents), is_shown=is_shown)
+
+    def _moved(self, result: AsyncResult, block: bool | None, transfer: Transfer, *, nothing: bool = False) -> Any:
         """Return what a transfer gives: its value, or ``nothing``, or when not blocking the result."""
         if not (self.block if block is None else block):
             return result
-        if self.progress if progress is None else progress:
-            follow(result, began)
+        transfer.follow(result)
         value = result.get()
         return None if nothing else value
 
@@ -159,9 +160,9 @@ class DirectView(View):
         A `Reference` with an engine stands for an object that is there: it goes from engine to engine, not through this
         process.
         """
-        began = time.monotonic()
-        result = placement.push(self._link, *self._choose(targets), names, route=self._route)
-        return self._moved(result, block, progress, began, nothing=True)
+        with self._transfer(f"push {', '.join(names)}", block, progress, *names.values()) as transfer:
+            result = placement.push(self._link, *self._choose(targets), names, route=self._route)
+            return self._moved(result, block, transfer, nothing=True)
 
     def broadcast(
         self, name: str, obj: Any, targets: Any = None, block: bool | None = None, *, progress: bool | None = None
@@ -185,9 +186,9 @@ class DirectView(View):
             chosen = [value[0] for value in values] if isinstance(names, str) else values
             return chosen[0] if single else chosen
 
-        began = time.monotonic()
-        result = placement.pull(self._link, ids, single, wanted, combine, route=self._route)
-        return self._moved(result, block, progress, began)
+        with self._transfer(f"pull {', '.join(wanted)}", block, progress) as transfer:
+            result = placement.pull(self._link, ids, single, wanted, combine, route=self._route)
+            return self._moved(result, block, transfer)
 
     def __getitem__(self, name: str) -> Any:
         if not isinstance(name, str):
@@ -215,12 +216,12 @@ class DirectView(View):
         ranges and iterables become lists. The first ``len % engines`` parts are one longer. With ``flatten`` a part of
         one item becomes that item.
         """
-        began = time.monotonic()
         ids, single = self._choose(targets)
-        parts, layout = split(sequence, len(ids), dist, axis, flatten)
-        self._rc._layouts[name] = layout
-        result = placement.push_parts(self._link, ids, single, name, parts, route=self._route)
-        return self._moved(result, block, progress, began, nothing=True)
+        with self._transfer(f"scatter {name}", block, progress, sequence) as transfer:
+            parts, layout = split(sequence, len(ids), dist, axis, flatten)
+            self._rc._layouts[name] = layout
+            result = placement.push_parts(self._link, ids, single, name, parts, route=self._route)
+            return self._moved(result, block, transfer, nothing=True)
 
     def gather(
         self,
@@ -243,14 +244,14 @@ class DirectView(View):
             layout = layout._replace(dist=dist)
         if axis is not None:
             layout = layout._replace(axis=axis)
-        began = time.monotonic()
-        result = placement.gather_into(self._link, *self._choose(targets), name, layout, route=self._route)
-        return self._moved(result, block, progress, began)
+        with self._transfer(f"gather {name}", block, progress) as transfer:
+            result = placement.gather_into(self._link, *self._choose(targets), name, layout, route=self._route)
+            return self._moved(result, block, transfer)
 
     def reduce(
         self,
         name: str,
-        op: reducing.Operation = "sum",
+        op: reduction.Operation = "sum",
         targets: Any = None,
         *,
         block: bool | None = None,
@@ -266,10 +267,10 @@ class DirectView(View):
             ``"sum"``, ``"prod"``, ``"max"``, ``"min"``, ``"land"``, ``"lor"`` (logical and, or), or a function of two
             values, called in the order of the targets.
         """
-        reducing.check(op)
-        began = time.monotonic()
-        result = placement.reduce(self._link, *self._choose(targets), name, op, route=self._route)
-        return self._moved(result, block, progress, began)
+        reduction.check(op)
+        with self._transfer(f"reduce {name}", block, progress) as transfer:
+            result = placement.reduce(self._link, *self._choose(targets), name, op, route=self._route)
+            return self._moved(result, block, transfer)
 
     # ------------------------------------------------------------ maps
 
@@ -285,9 +286,9 @@ class DirectView(View):
         for target, piece in zip(ids, partition.slices(n, len(ids)), strict=True):
             if piece.start == piece.stop:
                 continue
-            body = objects.dumps([column[piece] for column in cols])
             part = Part(result, piece.stop - piece.start, piece.start)
-            link.outbox.submit_span(link.placement(target), digest, body, part)
+            place = placement.place(link, target, self._route)
+            submit_columns(link.outbox, place, digest, [column[piece] for column in cols], part)
         result.complete()
         return result
 
@@ -302,7 +303,8 @@ class DirectView(View):
         result = GroupResult(link, name, ids, lambda values: join(values, layout))
         for base, target in enumerate(ids):
             body = dump_call(tuple(parts[base] for parts, _ in divided), {})
-            link.outbox.submit_each(link.placement(target), digest, body, Part(result, 1, base))
+            place = placement.place(link, target, self._route)
+            link.outbox.submit_each(place, digest, body, Part(result, 1, base))
         return result
 
     # ------------------------------------------------------------ control

@@ -90,7 +90,7 @@ class Brain:
         """
         try:
             self._on_event[type(event)](event, now)
-            if self.queues.freed:
+            if self.queues.freed or self.queues.fed:
                 feeding.refill(self.queues, now)
             return self.out.copy()
         finally:
@@ -143,52 +143,48 @@ class Brain:
         if targets is None:
             if submit.kind is m.Kind.EACH:
                 raise ProtocolError("work for each of its targets needs targets")
-        elif submit.source >= 0 and submit.first + count in client.bundles:
-            raise ProtocolError(f"task {first + count} was submitted before")
         elif len(targets) != (count if submit.kind is m.Kind.EACH else 1):
             raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
         if submit.options is not None and not 0 <= submit.options.expected_s < math.inf:
             raise ProtocolError(f"a task cannot take {submit.options.expected_s} s")
+        awaits = feeding.awaited(client, submit, frames)
         known = self.queues.functions
         needs = tuple([digest for digest in functions if not digest.startswith(BUILT_IN)])
-        bundle = Bundle(client, submit, frames, needs, self._pace(needs))
-        client.bundles[first] = bundle
+        bundle = client.bundles[first] = Bundle(client, submit, frames, needs, self._pace(needs))
+        bundle.awaits = awaits
         for digest in needs:
             if digest not in known:
                 detail = f"function {digest.hex()} is not defined"
                 self.queues.end(bundle, 0, count, m.EndReason.REFUSED, detail)
                 return
-        if targets is None:
-            pool = bundle.pool = self.queues.pools.find(submit.eligible, bundle.declared_s, now)
-            if pool.forsaken:
-                bundle.pool = None
-                detail = f"{pool.why_forsaken}; {self.registry.describe_ids()}"
-                self.queues.end(bundle, 0, count, m.EndReason.NO_ENGINES, detail)
-                return
-        elif not self._refuse_missing(bundle, targets) or not self._add_source(client, submit, bundle, now):
+        if targets is not None and not self._refuse_missing(bundle, targets):
             return
-        self.queues.place(bundle, targets, now)
+        if awaits is not None and not self._add_sources(submit, bundle):
+            return
+        if targets is not None:
+            self.queues.place(bundle, targets)
+        elif awaits is None:
+            self.queues.balance(bundle, submit.eligible, now)
 
-    def _add_source(self, client: Client, submit: m.Submit, bundle: Bundle, now: float) -> bool:
-        """Queue the task that makes the arguments of a bundle, if it has one; say whether the bundle can be run."""
-        number = submit.source
-        if number < 0:
-            return True
-        engine = self.registry.engines.get(number)
-        if engine is not None and engine.visible:
-            feeding.add_source(self.queues, client, submit, bundle, now)
-            return True
-        end = self.registry.ends.get(number)
-        reason, detail = m.EndReason.REFUSED, f"there is no engine {number}; {self.registry.describe_ids()}"
-        if end is not None:
-            reason, detail = end.reason, describe_end(end)
-        for offset in range(bundle.count):
-            if self._is_there(bundle, submit, offset):
-                self.queues.end(bundle, offset, offset + 1, reason, detail, end=end)
-        return False
+    def _add_sources(self, submit: m.Submit, bundle: Bundle) -> bool:
+        """Queue the tasks that make arguments of a bundle; say whether it can be run."""
+        for source in submit.sources:
+            engine, end = self.registry.engines.get(source.engine), self.registry.ends.get(source.engine)
+            if engine is not None and engine.visible:
+                continue
+            reason, detail = m.EndReason.REFUSED, f"there is no engine {source.engine}; {self.registry.describe_ids()}"
+            if end is not None:
+                reason, detail = end.reason, describe_end(end)
+            for offset in range(bundle.count):
+                if self._is_there(bundle, submit.targets, offset):
+                    self.queues.end(bundle, offset, offset + 1, reason, detail, end=end)
+            return False
+        feeding.add_sources(self.queues, submit, bundle)
+        return True
 
-    def _is_there(self, bundle: Bundle, submit: m.Submit, offset: int) -> bool:
-        targets = submit.targets or []
+    def _is_there(self, bundle: Bundle, targets: list[int] | None, offset: int) -> bool:
+        if targets is None:
+            return True
         engine = self.registry.engines.get(targets[offset if bundle.kind is m.Kind.EACH else 0])
         return engine is not None and engine.visible
 

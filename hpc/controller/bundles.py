@@ -12,6 +12,7 @@ from hpc.wire import messages as m
 if TYPE_CHECKING:
     from hpc.controller.balance import Pool, Seat
     from hpc.controller.engines import Engine
+    from hpc.controller.feeding import Awaited
 
 # Built-in operations need no definition, and their names say nothing about how long they take.
 BUILT_IN: Final = b"!"
@@ -90,9 +91,9 @@ class Bundle:
         self.needs = needs
         self.pace = pace
         self.body = body
-        # Whether the body is yet to come, and which bundle's body the result of this one is (`hpc.controller.feeding`).
-        self.awaits = False
-        self.feeds: Bundle | None = None
+        # What is yet to come, and what the result of this bundle is for (`hpc.controller.feeding`).
+        self.awaits: Awaited | None = None
+        self.feeds: tuple[Bundle, int] | None = None
         # Counted where it matters, for load-balanced work.
         self.nbytes = 0
         options = submit.options
@@ -122,6 +123,14 @@ class Bundle:
         if pace is None:
             return -1.0
         return pace.seconds if pace.seconds >= 0 else self.declared_s or self.client.pace.seconds
+
+    def forget_body(self) -> None:
+        """Let go of the buffers of direct work that all its engines were sent, and that none of them can ask for again.
+
+        Its sender has its memory back then.
+        """
+        if len(self.body) > 1 and self.pool is None and not self.needs and all(part.sent for part in self.parts):
+            self.body = ()
 
     def ended(self, n: int) -> None:
         """Count ``n`` tasks as ended; a bundle without unfinished tasks is forgotten."""
@@ -177,7 +186,7 @@ class Part:
     @property
     def awaits(self) -> bool:
         """Whether it cannot be sent yet, because the body of its bundle is yet to come."""
-        return self.bundle.awaits and self.start < self.stop
+        return self.bundle.awaits is not None and self.start < self.stop
 
     def __repr__(self) -> str:
         state = "waits" if self.engine is None else f"{'on' if self.sent else 'for'} engine {self.engine.id}"

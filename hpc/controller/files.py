@@ -14,7 +14,7 @@ from hpc.controller.options import ControllerOptions
 from hpc.errors import ConnectError
 from hpc.security.connection import advertised, clusters
 from hpc.security.folders import SOCKET_NAME, cluster_dir, runtime_dir
-from hpc.security.host import boot_id, hostname, own_start_ticks
+from hpc.security.host import boot_id, hostname, own_start_ticks, pid_space
 from hpc.security.info import ConnectionInfo
 from hpc.transport import new_keypair
 
@@ -78,6 +78,7 @@ class Files:
                 secret_key=secret,
                 pid=os.getpid(),
                 started=own_start_ticks(),
+                pid_space=pid_space(),
                 created=created,
             )
             info.save(self.directory / f"{role}.json")

@@ -149,12 +149,13 @@ class Membership:
     ) -> None:
         """Take an engine out: what it had begun is lost, load-balanced work that it had not begun goes elsewhere."""
         group = engine.group
+        is_over = group.visible and bool(group.doomed)
         if reason in _CRASHES and (engine.farewell or now >= engine.ends_at):
             detail = f"{detail} when its allocation ended"
             reason = engine.leaves_as if engine.stopping else m.EndReason.WALLTIME
-        elif engine.stopping:
+        elif engine.stopping and not is_over:
             reason = engine.leaves_as
-        elif group.size > 1 and reason in _CRASHES:
+        elif group.size > 1 and (is_over or reason in _CRASHES):
             first = group.first_end
             if first is not None and now < group.last_end_at + GROUP_END_S:
                 reason, detail = m.EndReason.GROUP, f"ended with its group: {describe_end(first)}"
@@ -173,9 +174,13 @@ class Membership:
         if was_visible:
             self.out.append(Announce(m.Engines([], [end])))
         self.out.append(Dropped(engine.id, end))
+        is_missed = _is_waited_for(engine)
         self._strand(engine, end, now)
         if not group.visible:
-            self._doom(group, end)
+            self._doom(group, f"group {group.name} cannot be complete: {describe_end(end)}")
+        elif is_missed:
+            # Not every launcher ends the others, and in MPI they would wait for ever.
+            self._doom(group, f"the ranks of group {group.name} wait in MPI for one that is gone: {describe_end(end)}")
 
     def _strand(self, engine: Engine, end: m.End, now: float) -> None:
         """Find a place for all that an engine held, and for what waited for it alone."""
@@ -223,12 +228,18 @@ class Membership:
         else:
             self.queues.end(bundle, offset, offset + 1, end.reason, text, end=end)
 
-    def _doom(self, group: Group, end: m.End) -> None:
-        """Send the others home when a group can never be complete."""
+    def _doom(self, group: Group, reason: str) -> None:
+        """Send the others home when a group can do nothing together, now or ever."""
         if not group.doomed:
-            group.doomed = f"group {group.name} cannot be complete: {describe_end(end)}"
+            group.doomed = reason
             for engine in group.living():
                 self.stop(engine, group.doomed)
+
+
+def _is_waited_for(engine: Engine) -> bool:
+    """Say whether others do something together with it that it has not ended."""
+    unfinished = (part.bundle for part in (*engine.sent, *engine.direct) if part.start < part.stop)
+    return any(len(bundle.parts) > 1 and not m.TOGETHER.isdisjoint(bundle.functions) for bundle in unfinished)
 
 
 def describe_status(signal: int, exit_code: int) -> str:

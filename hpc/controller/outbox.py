@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from hpc.controller import events as ev
 from hpc.controller.contacts import Contact, Contacts
+from hpc.controller.relay import Relay
 from hpc.transport import Link, Server
 from hpc.wire import codec
 from hpc.wire import messages as m
@@ -15,12 +16,19 @@ DELIVERY_FRAMES: Final = 4096
 
 
 class Outbox:
-    """Carries out actions that send something. Results of one round go to a client as one message."""
+    """Carries out actions that send something. Results of one round go to a client as one message.
+
+    Attributes
+    ----------
+    relay : Relay
+        Has the large frames, which go apart from their messages.
+    """
 
     def __init__(self, server: Server, contacts: Contacts) -> None:
         self._server = server
         self._contacts = contacts
         self.launcher: Link | None = None
+        self.relay = Relay(server, contacts, self.post)
         self._deliveries: dict[int, tuple[list[m.Delivered], list[Frame]]] = {}
         self.handlers: dict[type, Callable[[Any], None]] = {
             ev.Send: self._to_work,
@@ -51,11 +59,15 @@ class Outbox:
                 contact = self._contacts.clients.get(number)
                 if contact is not None:
                     self.post(contact, m.Delivery(items), frames)
+        self.relay.flush()
 
     def _to_work(self, action: ev.Send) -> None:
         contact = self._contacts.work.get(action.engine)
         if contact is not None:
-            self.post(contact, action.message, action.frames)
+            if self.relay.concerns(contact, action.frames):
+                self.relay.carry(contact, action.message, action.frames)
+            else:
+                self.post(contact, action.message, action.frames)
 
     def _to_control(self, action: ev.Command) -> None:
         contact = self._contacts.control.get(action.engine)
@@ -79,6 +91,10 @@ class Outbox:
             self._server.send(self.launcher, [codec.encode(message)])
 
     def _deliver(self, action: ev.Deliver) -> None:
+        contact = self._contacts.clients.get(action.client)
+        if contact is not None and self.relay.concerns(contact, action.frames):
+            self.relay.carry(contact, m.Delivery([action.item]), action.frames)
+            return
         collected = self._deliveries.get(action.client)
         if collected is not None:
             items, frames = collected
@@ -86,7 +102,6 @@ class Outbox:
                 items.append(action.item)
                 frames += action.frames
                 return
-            contact = self._contacts.clients.get(action.client)
             if contact is not None:
                 self.post(contact, *self._collected(action.client))
         self._deliveries[action.client] = [action.item], list(action.frames)

@@ -24,30 +24,37 @@ class Queues:
         self.functions: dict[bytes, tuple[m.Define, Frames]] = {}
         self.pools = Pools(registry, timers)
         self.freed: list[Engine] = []  # may have direct work that waited behind what has ended now
+        self.fed: list[tuple[Bundle, list[int] | None]] = []  # load-balanced, has its arguments now
 
     def __repr__(self) -> str:
         return f"<Queues {self.pools!r}, {len(self.functions)} functions>"
 
     # ------------------------------------------------------------ to the engines
 
-    def place(self, bundle: Bundle, targets: list[int] | None, now: float) -> None:
-        """Queue a new bundle, whose targets are all there."""
-        pool = bundle.pool
-        if pool is not None:
-            pool.n_bundles += 1
-            bundle.nbytes = sum(map(len, bundle.body))
-            pool.push(Part(bundle, 0, bundle.count))
-            self.pump(pool, now)
-            return
+    def place(self, bundle: Bundle, targets: list[int]) -> None:
+        """Queue new direct work; those of its targets that are not there have been refused."""
         engines = self.registry.engines
-        assert targets is not None  # noqa: S101 - for the type checker: a bundle without pool has targets
         if bundle.kind is not m.Kind.EACH:
             self._queue(Part(bundle, 0, bundle.count), engines[targets[0]])
             return
-        for offset, number in enumerate(targets):
-            engine = engines.get(number)
-            if engine is not None and engine.visible:
-                self._queue(Part(bundle, offset, offset + 1), engine)
+        there = [(offset, engines[number]) for offset, number in enumerate(targets) if number in engines]
+        # All parts before the first is sent: the last one that is sent takes the body along.
+        parts = [(Part(bundle, offset, offset + 1), engine) for offset, engine in there if engine.visible]
+        for part, engine in parts:
+            self._queue(part, engine)
+
+    def balance(self, bundle: Bundle, eligible: list[int] | None, now: float) -> None:
+        """Queue new load-balanced work, in the pool of the engines that may run it."""
+        pool = self.pools.find(eligible, bundle.declared_s, now)
+        if pool.forsaken:
+            detail = f"{pool.why_forsaken}; {self.registry.describe_ids()}"
+            self.end(bundle, 0, bundle.count, m.EndReason.NO_ENGINES, detail)
+            return
+        bundle.pool = pool
+        pool.n_bundles += 1
+        bundle.nbytes = sum(map(len, bundle.body))
+        pool.push(Part(bundle, 0, bundle.count))
+        self.pump(pool, now)
 
     def _queue(self, part: Part, engine: Engine) -> None:
         part.engine = engine
@@ -59,9 +66,7 @@ class Queues:
 
     def _send(self, engine: Engine, part: Part) -> None:
         bundle = part.bundle
-        each_s = bundle.expected_s
-        if each_s < 0:
-            each_s = UNKNOWN_S
+        each_s = bundle.expected_s if bundle.expected_s >= 0 else UNKNOWN_S
         n = part.stop - part.start
         part.engine = engine
         part.sent = True
@@ -75,6 +80,7 @@ class Queues:
                 define, blob = self.functions[digest]
                 self.out.append(Send(engine.id, define, blob))
         self.out.append(Send(engine.id, run_message(part), bundle.body))
+        bundle.forget_body()
 
     def _serve(self, seat: Seat) -> None:
         """Send the next piece of a pool that has work to an engine that can take it."""

@@ -22,6 +22,7 @@ from hpc.controller.options import ControllerOptions
 from hpc.controller.outbox import Outbox
 from hpc.controller.process import own_process, raise_file_limit
 from hpc.controller.reception import Reception
+from hpc.controller.relay import ABOUT_PARCELS
 from hpc.errors import ProtocolError
 from hpc.security.host import hostname, own_start_ticks, start_ticks
 from hpc.transport import CLOSED, FRAMES, NOISE, OPENED, Arrival, Link, Server
@@ -125,6 +126,8 @@ class Controller:
                     self.journal.mistake(repr(arrival.link))
             if self._farewells or self.life.dead or self._away or self.reception.strangers:
                 self._afterwards(now)
+            if self.outbox.relay.away or self.outbox.relay.said:
+                self._relay(now)
             due_s = brain.next_timeout(now)
             if due_s is not None and due_s <= 0:
                 self.event(ev.Tick(), now)
@@ -145,13 +148,16 @@ class Controller:
         }
 
     def _timeout_s(self, now: float) -> float | None:
-        if not (self.life.dead or self._away or self.reception.strangers):
+        patience_ends = self.outbox.relay.next_deadline()
+        if not (self.life.dead or self._away or self.reception.strangers or patience_ends is not None):
             return self.brain.next_timeout(now)
         times = [now + LOOK_AGAIN_S] if self.life.dead else []
         if self._away:
             times.append(self._away[0][0])
         if (when := self.reception.next_deadline()) is not None:
             times.append(when)
+        if patience_ends is not None:
+            times.append(patience_ends)
         timeout_s = self.brain.next_timeout(now)
         if not times:
             return timeout_s
@@ -210,6 +216,9 @@ class Controller:
                 return
             if type(message) is m.Ack:
                 return
+            if type(message) in ABOUT_PARCELS:
+                self.outbox.relay.handle(contact, message, frames)
+                return
             if type(message) is m.Goodbye:
                 if contact.role == "engine":
                     self._farewells.append((contact, message))
@@ -217,6 +226,8 @@ class Controller:
                     self._client_gone(contact, message.reason or "said goodbye", now)
                 return
             body = tuple(frames[1:])
+            if (type(message) is m.Submit or type(message) is m.Results) and message.parcels:
+                body = self.outbox.relay.unpack(contact, message.parcels, body)
             if contact.role == "engine":
                 self.event(ev.EngineSaid(contact.number, message, body), now)
             else:
@@ -236,6 +247,7 @@ class Controller:
         contact, actions = self.reception.receive(link, frames[0], now)
         if contact is None:
             return
+        self.outbox.relay.welcomed(contact)
         if contact.role == "engine":
             if contact.hello.engine is not None:
                 self.life.watch(contact.number, link, contact.hello.engine)
@@ -270,6 +282,7 @@ class Controller:
         contact = link.data
         if contact is not None:
             link.data = contact.link = None
+            self.outbox.relay.cut(contact, now)
             self._cut(contact, now)
 
     def _cut(self, contact: Contact, now: float) -> None:
@@ -303,6 +316,7 @@ class Controller:
         self.contacts.remove(contact)
         if link is not None:
             self.server.close_link(link)
+        self.outbox.relay.gone("client", contact.number)
         self.event(ev.ClientGone(contact.number), now)
 
     def _drop(self, action: ev.Dropped) -> None:
@@ -315,6 +329,14 @@ class Controller:
                 self.contacts.remove(contact)
                 if link is not None:
                     self.server.close_link(link)
+        self.outbox.relay.gone("engine", action.engine)
+
+    def _relay(self, now: float) -> None:
+        """Tell the brain what has failed because its data is gone."""
+        relay = self.outbox.relay
+        relay.expire(now)
+        while relay.said:
+            self.event(relay.said.pop(0), now)
 
     def _afterwards(self, now: float) -> None:
         """Do what has to wait until all that has arrived is read, or is due by now."""

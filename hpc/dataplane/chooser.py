@@ -19,13 +19,15 @@ ENVIRONMENT: Final = "HPC_ROUTE"
 
 
 class Choice(NamedTuple):
-    """A route, and why it is not a faster one ('' if it is what one would expect)."""
+    """A route, and why it is not a faster one ('' if it is what one would expect, or asked for)."""
 
     route: str
     reason: str = ""
 
 
-def choose(nbytes: int, rows: Sequence[EngineRow], *, link: str, forced: str | None = None) -> Choice:
+def choose(
+    nbytes: int, rows: Sequence[EngineRow], *, link: str, forced: str | None = None, obstacle: str = ""
+) -> Choice:
     """Return the route for data of so many bytes to or from all engines of ``rows``.
 
     Parameters
@@ -34,20 +36,26 @@ def choose(nbytes: int, rows: Sequence[EngineRow], *, link: str, forced: str | N
         How the client is connected: ``unix`` or ``tcp``.
     forced
         A route that was asked for. It is taken if it is possible at all.
+    obstacle
+        Why the link is ``tcp`` although the controller runs on this machine.
     """
     if forced in ("inline", "tcp"):
-        return Choice(forced, "asked for")
+        return Choice(forced)
     if nbytes < SHARED_NBYTES and forced is None:
         return Choice("inline")
     spans = is_one_group(rows) and len({row.host for row in rows}) > 1
+    reason = ""
     if forced == "mpi" or (forced is None and spans):
         if is_one_group(rows) and rows[0].mpi:
             return Choice("mpi")
+        reason = "the engines are ranks of one group, but take no part in MPI (--no-mpi, or no mpi4py)"
         if forced == "mpi":
-            return Choice("tcp", "the engines are not ranks of one MPI group")
+            return Choice("tcp", reason if is_one_group(rows) else "the engines are not ranks of one MPI group")
     if link == "unix":
-        return Choice("shm")
-    return Choice("tcp", "the controller is not reached through a unix socket of this host")
+        return Choice("shm", reason)
+    if obstacle:
+        return Choice("tcp", f"there is no unix socket to the controller of this machine ({obstacle})")
+    return Choice("tcp", reason or ("there is no unix socket to the controller" if forced == "shm" else ""))
 
 
 def is_one_group(rows: Sequence[EngineRow]) -> bool:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from hpc.transport.meter import meter
+
 # How long an answer about free memory holds.
 LOOK_AGAIN_S: Final = 1.0
 # From here on a copy is left to numpy, which lets other threads run meanwhile.
@@ -60,6 +62,13 @@ def discard(fd: int, nbytes: int) -> None:
     libc.fallocate(ctypes.c_int(fd), ctypes.c_int(_PUNCH_HOLE), ctypes.c_int64(0), ctypes.c_int64(nbytes))
 
 
+def touch(view: memoryview) -> None:
+    """Have the system give the pages of fresh memory; other threads run meanwhile."""
+    import ctypes
+
+    ctypes.memset((ctypes.c_char * view.nbytes).from_buffer(view), 0, view.nbytes)
+
+
 def copy(target: memoryview, source: Any) -> None:
     """Copy bytes; other threads run meanwhile if there are many, and a second one helps if there are very many."""
     nbytes = target.nbytes
@@ -82,6 +91,7 @@ def _copy_pieces(target: memoryview, source: Any, piece_nbytes: int) -> None:
         if start is None:
             return False
         numpy.copyto(there[start : start + piece_nbytes], here[start : start + piece_nbytes])
+        meter.count(min(piece_nbytes, target.nbytes - start))
         return True
 
     def help_out() -> None:

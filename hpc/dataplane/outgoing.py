@@ -4,12 +4,16 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hpc.dataplane import memory
 from hpc.dataplane.chooser import SHARED_NBYTES
-from hpc.dataplane.segments import NoSegmentError, Pool
+from hpc.dataplane.handover import HandOver, Part, copy
+from hpc.dataplane.segments import Loan, NoSegmentError, Pool
+from hpc.transport.pieces import WINDOW_NBYTES
 from hpc.transport.shared import SharedFrame
 
 ALIGNMENT: Final = 64
+# From here on, data for which no segment is warm goes to a single receiver in pieces. The controller acknowledges a
+# message of this size at once, which lets go of its frames: so the receiver is missed when it is gone.
+PIECES_NBYTES: Final = 4 * WINDOW_NBYTES
 
 log = logging.getLogger("hpc.dataplane")
 
@@ -29,21 +33,50 @@ class Outgoing:
 
         They all go into one segment, each at a multiple of `ALIGNMENT`.
         """
-        sizes = [buffer.nbytes if type(buffer) is memoryview else len(buffer) for buffer in buffers]
-        if sum(sizes) < least_nbytes:
+        if sum(map(_nbytes, buffers)) < least_nbytes:
             return None
-        offsets, end = [], 0
-        for nbytes in sizes:
-            offsets.append(end)
+        shared = self.hand_over(buffers, in_pieces=False)
+        return None if shared is None else shared[0]
+
+    def hand_over(self, buffers: Sequence[Any], *, in_pieces: bool) -> tuple[list[Any], HandOver | None] | None:
+        """Return what `share` does and, if the copying is still to be done, what does it.
+
+        With ``in_pieces`` there is one receiver, and it looks at the frames once. So if there is no warm memory the
+        message can be sent ahead, and the bytes follow piece by piece.
+        """
+        loan, parts = self._lend(buffers, in_pieces)
+        if loan is None:
+            return None
+        handle = loan.handle()
+        frames = [SharedFrame(handle, start, stop - start) for _, start, stop in parts]
+        if loan.in_pieces:
+            return frames, HandOver(self.pool, loan, parts)
+        copy(loan, parts)
+        return frames, None
+
+    def share_warm(self, buffers: Sequence[Any]) -> list[Any] | None:
+        """Return what `share` does as frames that their one receiver maps as it likes; None if no segment is warm."""
+        loan, parts = self._lend(buffers, in_pieces=True)
+        if loan is None or loan.in_pieces:
+            return None
+        copy(loan, parts)
+        handle = loan.handle(writable=True)
+        return [SharedFrame(handle, start, stop - start) for _, start, stop in parts]
+
+    def _lend(self, buffers: Sequence[Any], in_pieces: bool) -> tuple[Loan | None, list[Part]]:
+        parts, end = [], 0
+        for buffer in buffers:
+            nbytes = _nbytes(buffer)
+            parts.append(Part(buffer, end, end + nbytes))
             end += -(-nbytes // ALIGNMENT) * ALIGNMENT
         try:
-            loan = self.pool.lend(end)
+            return self.pool.lend(end, in_pieces=in_pieces and end >= PIECES_NBYTES), parts
         except NoSegmentError as error:
             if str(error) != self.obstacle:
                 self.obstacle = str(error)
                 log.warning("data goes through the controller instead of shared memory: %s", error)
-            return None
-        for buffer, offset, nbytes in zip(buffers, offsets, sizes, strict=True):
-            memory.copy(loan.view[offset : offset + nbytes], buffer)
-        handle = loan.handle()
-        return [SharedFrame(handle, offset, nbytes) for offset, nbytes in zip(offsets, sizes, strict=True)]
+            return None, parts
+
+
+def _nbytes(buffer: Any) -> int:
+    return buffer.nbytes if type(buffer) is memoryview else len(buffer)

@@ -9,7 +9,8 @@ from typing import Final
 
 from hpc.errors import ConnectError, ProtocolError
 from hpc.transport import Connection, Disconnected
-from hpc.wire.messages import Hello, Message, Refused, Welcome
+from hpc.transport.parcels import TRAFFIC, Parcels
+from hpc.wire.messages import Hello, Message, Refused, Results, Welcome
 from hpc.wire.session import Frame, Peer
 
 # Between attempts to connect: an eighth of the time since the first one, within these limits.
@@ -28,10 +29,13 @@ class Channel:
 
     ``lock`` belongs to whoever uses the channel. The main thread holds that of the work channel whenever user code does
     not run, so that the control thread may send held results meanwhile, and in the right order.
+
+    The channels of an engine have one `Parcels`; they are fetched and served over the control channel.
     """
 
-    def __init__(self, hello: Hello, dial: Callable[[], Connection]) -> None:
+    def __init__(self, hello: Hello, dial: Callable[[], Connection], parcels: Parcels | None = None) -> None:
         self.peer = Peer(hello)
+        self.parcels = Parcels() if parcels is None else parcels
         self.connection: Connection | None = None
         self.lock = threading.Lock()
         self._dial = dial
@@ -60,13 +64,17 @@ class Channel:
         return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
     def send(self, message: Message, frames: Iterable[Frame] = ()) -> None:
-        """Send a message, now or with the next connection."""
+        """Send a message, now or with the next connection; the large frames of results are fetched later."""
+        if type(message) is Results:
+            frames, lent = self.parcels.lend(list(frames))
+            if lent is not None:
+                message.parcels = lent.table
         packed = self.peer.pack(message, frames)
         if packed is not None:
             self._transmit([packed])
 
     def take(self, frames: Sequence[Frame]) -> Message | None:
-        """Take one transmission in and send what is due for it; return its message if it is news.
+        """Take one transmission in and send what is due for it; return its message if it is for the engine, and news.
 
         Raises
         ------
@@ -75,6 +83,11 @@ class Channel:
         """
         try:
             message, answers = self.peer.receive(frames)
+            if type(message) in TRAFFIC and message is not None:
+                answers += self.parcels.handle(message, frames)
+                message = None
+            elif type(message) is Welcome and self.peer.hello.channel == "control":
+                answers += self.parcels.resume(message.resumed)
         except ProtocolError as error:
             log.error("%s", error)
             self.drop()

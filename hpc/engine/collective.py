@@ -6,23 +6,22 @@ clients ask for them.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from hpc import reduction
+from hpc.dataplane import memory
+from hpc.engine.mappings import Mappings
 from hpc.engine.namespace import Namespace
 from hpc.errors import HpcError
+from hpc.transport.shared import SharedFrame, is_mapped
 from hpc.wire import objects
 
 # What a client that vanished has left half done is forgotten when it has not grown for so long.
 FORGOTTEN_S: Final = 600.0
-
-
-class Head(NamedTuple):
-    """What one rank is to get: the pickle of a dict of names, and the sizes of its buffers."""
-
-    payload: bytes
-    sizes: list[int]
 
 
 class Span(NamedTuple):
@@ -38,16 +37,16 @@ class Span(NamedTuple):
 class Transfer:
     """Names on their way to this rank, in pieces.
 
-    The pieces are those of one stream of bytes: the buffers that all ranks share or, of a scatter, the buffers of one
-    rank after the other. ``base`` is where this rank's begin. ``staged`` is what the client has sent to the root.
-    ``failure`` says why it came to nothing.
+    The pieces are those of one stream of bytes: the frames that all ranks share or, of a scatter, the frames of one
+    rank after the other. ``sizes`` are those of all these frames, by rank; ``base`` is where this rank's ``frames``
+    begin. ``staged`` is what the client has sent to the root: memory, or frames of its own segment. ``failure`` says
+    why it came to nothing.
     """
 
-    heads: list[Head] = field(default_factory=list)
     staged: dict[int, list[Any]] = field(default_factory=dict)
-    head: Head | None = None
+    sizes: list[list[int]] = field(default_factory=list)
     base: int = 0
-    buffers: list[Any] = field(default_factory=list)
+    frames: list[Any] = field(default_factory=list)
     touched: float = 0.0
     failure: str = ""
 
@@ -66,6 +65,7 @@ class GroupWork:
     def __init__(self, namespace: Namespace, collectives: Any) -> None:
         self._namespace = namespace
         self._collectives = collectives
+        self._mappings = Mappings()
         self._transfers: OrderedDict[bytes, Transfer] = OrderedDict()
         self.builtins: Mapping[bytes, Callable[..., Any]] = {
             b"!stage": self.stage,
@@ -81,39 +81,57 @@ class GroupWork:
 
     # ------------------------------------------------------------ in
 
-    def stage(self, token: bytes, index: int, heads: list[tuple[bytes, list[int]]], arrays: list[Any]) -> None:
-        """Keep a piece of a transfer for `bcast` or `scatterv`; the root does this. Heads come with the first piece."""
-        transfer = self._transfer(token)
-        transfer.staged[index] = arrays
-        if heads:
-            transfer.heads = [Head(*head) for head in heads]
+    def stage(self, token: bytes, number: int, pieces: list[Any]) -> None:
+        """Keep a piece of a transfer for `bcast` or `scatterv`; the root does this."""
+        self._transfer(token).staged[number] = pieces
 
     def forget(self, token: bytes) -> None:
         """Forget a transfer that will not be completed."""
         self._transfers.pop(token, None)
 
-    def bcast(self, token: bytes, ranks: list[int], root: int, span: tuple[int, int, int, bool]) -> None:
-        """Move a piece of a transfer from the root to all; with the last one bind the names. ``span`` is a `Span`."""
-        self._move(token, ranks, root, Span(*span), self._bcast_piece)
+    def bcast(
+        self, token: bytes, ranks: list[int], root: int, span: tuple[int, int, int, bool], sizes: list[list[int]]
+    ) -> None:
+        """Move a piece of a transfer from the root to all; with the last one bind the names.
 
-    def scatterv(self, token: bytes, ranks: list[int], root: int, span: tuple[int, int, int, bool]) -> None:
-        """Move a piece of a transfer from the root to those whose it is; see `bcast`."""
-        self._move(token, ranks, root, Span(*span), self._scatter_piece)
+        ``span`` is a `Span`. With the first piece come the sizes of the frames: their list, alone in a list.
+        """
+        with self._piece(token, ranks, root, Span(*span), sizes, shared=True) as (transfer, team):
+            transfer.staged.pop(span[0], None)
+            team.bcast(_views(transfer, Span(*span)), root)
 
-    def _move(self, token: bytes, ranks: list[int], root: int, span: Span, move: Callable[..., None]) -> None:
+    def scatterv(
+        self, token: bytes, ranks: list[int], root: int, span: tuple[int, int, int, bool], sizes: list[list[int]]
+    ) -> None:
+        """Move a piece of a transfer from the root to those whose it is; see `bcast`. ``sizes`` has a list for each."""
+        start, stop = span[1:3]
+        with self._piece(token, ranks, root, Span(*span), sizes, shared=False) as (transfer, team):
+            pieces = transfer.staged.pop(span[0], None)
+            outgoing: list[list[Any]] | None = None
+            if pieces is not None:
+                outgoing, left, base = [], map(self._readable, pieces), 0
+                for each in transfer.sizes:
+                    outgoing.append(list(islice(left, len(segments(each, start - base, stop - base)))))
+                    base += sum(each)
+            team.scatterv(outgoing, _views(transfer, Span(*span)), root)
+
+    @contextmanager
+    def _piece(
+        self, token: bytes, ranks: list[int], root: int, span: Span, sizes: list[list[int]], *, shared: bool
+    ) -> Iterator[tuple[Transfer, Any]]:
+        """Give transfer and team when all ranks are ready to move a piece; bind the names when that was the last one.
+
+        ``shared`` says that all ranks get the same.
+        """
         with self._team(ranks) as team:
-            transfer = self._transfer(token)
+            transfer, problem = self._transfer(token), None
             try:
-                problem = transfer.failure
-                missing = team.rank == root and span.number not in transfer.staged
-                if not problem and (missing or (span.number > 0 and transfer.head is None)):
-                    problem = "the data, or a part of them, did not arrive"
-                if transfer.head is not None and not problem:
-                    self._copy_own(transfer, span)
-                team.agree(HpcError(problem) if problem else None)
-                if transfer.head is None:
-                    self._prepare(transfer, team, root, span)
-                move(transfer, team, root, span)
+                try:
+                    self._prepare(transfer, team, span, sizes, is_root=team.rank == root, shared=shared)
+                except Exception as error:
+                    problem = error
+                team.agree(problem)
+                yield transfer, team
             except BaseException as error:
                 # Kept until the last piece: every one of them is to say why.
                 self._transfers[token] = Transfer(failure=str(error), touched=time.monotonic())
@@ -123,57 +141,48 @@ class GroupWork:
         transfer.touched = time.monotonic()
         if span.last:
             self.forget(token)
-            if transfer.head is not None:
-                self._namespace.push(objects.loads([transfer.head.payload, *transfer.buffers]))
+            if transfer.frames:
+                payload, *buffers = transfer.frames
+                self._namespace.push(objects.loads([bytes(payload), *buffers]))
 
-    def _prepare(self, transfer: Transfer, team: Any, root: int, span: Span) -> None:
-        """Learn what comes, and make room for it."""
-        problem = None
-        items = None
-        if team.rank == root:
-            heads, base = transfer.heads, 0
-            items = []
-            for number in range(team.size):
-                head = heads[number if len(heads) > 1 else 0]
-                items.append((head, base))
-                base += sum(head.sizes) if len(heads) > 1 else 0
-        transfer.head, transfer.base = team.hand_out(items, root)
-        try:
-            transfer.buffers = [_room(size) for size in transfer.head.sizes]
-            self._copy_own(transfer, span)
-        except MemoryError as error:
-            problem = error
-        team.agree(problem)
+    def _prepare(
+        self, transfer: Transfer, team: Any, span: Span, sizes: list[list[int]], *, is_root: bool, shared: bool
+    ) -> None:
+        """Make room for what comes, so that nothing is left to do but to move it."""
+        if transfer.failure:
+            raise HpcError(transfer.failure)
+        # Of pieces whose sender was killed in between there is nothing.
+        is_there = not is_root or sum(map(len, transfer.staged.get(span.number, ()))) == span.stop - span.start
+        if not is_there or not (sizes or transfer.sizes):
+            raise HpcError("the data, or a part of them, did not arrive")
+        if sizes:
+            mine = 0 if shared else team.rank
+            transfer.sizes, transfer.base = sizes, sum(map(sum, sizes[:mine]))
+            if is_root and shared and span.last:
+                left = iter(transfer.staged[span.number])
+                transfer.frames = [self._own(next(left)) if size else _room(0) for size in sizes[mine]]
+                return
+            transfer.frames = [_room(size) for size in sizes[mine]]
+        if is_root and shared:
+            # Its own copy, before the others wait for it in MPI.
+            for target, source in zip(_views(transfer, span), transfer.staged[span.number], strict=True):
+                memory.copy(memoryview(target), self._readable(source))
 
-    def _copy_own(self, transfer: Transfer, span: Span) -> None:
-        """On the root, fill its own buffers with a piece of a broadcast, before the others wait for it in MPI.
+    def _own(self, piece: Any) -> Any:
+        """Return a staged piece as memory of this process, which is copied if it is shared.
 
-        What the client sent is in memory that is shared with it: MPI may write to the root's memory too, which would be
-        a page fault for every 4 KiB, and it would be kept from being used again for as long as the names live.
+        MPI reads it once for each rank or so, and may write to it, too. Pages of shared memory are small, which makes
+        that cost more than the copy.
         """
-        if len(transfer.heads) == 1:
-            for target, source in zip(self._views(transfer, span), transfer.staged[span.number], strict=True):
-                target[:] = source
+        if type(piece) is not SharedFrame and not is_mapped(piece) and not memoryview(piece).readonly:
+            return piece
+        room = _room(len(piece))
+        memory.copy(memoryview(room), self._readable(piece))
+        return room
 
-    def _bcast_piece(self, transfer: Transfer, team: Any, root: int, span: Span) -> None:
-        transfer.staged.pop(span.number, None)
-        team.bcast(self._views(transfer, span), root)
-
-    def _scatter_piece(self, transfer: Transfer, team: Any, root: int, span: Span) -> None:
-        arrays = transfer.staged.pop(span.number, None)
-        outgoing: list[list[Any]] | None = None
-        if arrays is not None:
-            outgoing, left, base = [], list(reversed(arrays)), 0
-            for head in transfer.heads:
-                n = len(segments(head.sizes, span.start - base, span.stop - base))
-                outgoing.append([left.pop() for _ in range(n)])
-                base += sum(head.sizes)
-        team.scatterv(outgoing, self._views(transfer, span), root)
-
-    def _views(self, transfer: Transfer, span: Span) -> list[Any]:
-        sizes = [len(buffer) for buffer in transfer.buffers]
-        found = segments(sizes, span.start - transfer.base, span.stop - transfer.base)
-        return [transfer.buffers[i][begin:end] for i, begin, end in found]
+    def _readable(self, piece: Any) -> Any:
+        """Return the memory of a staged piece; what stands in the client's segment is read there."""
+        return self._mappings.memory(piece) if type(piece) is SharedFrame else piece
 
     def _transfer(self, token: bytes) -> Transfer:
         now = time.monotonic()
@@ -256,30 +265,43 @@ class GroupWork:
         from hpc.mpi import operations
 
         with self._team(ranks) as team:
-            value, kind, problem, combine = None, None, None, None
+            function, value, kind, problem = None, None, None, None
             try:
                 function = objects.loads([bytes(op[0]), *op[1:]])
+                reduction.check(function)
                 value = self._namespace.lookup(name)
-                combine = operations.find(function)
                 if isinstance(function, str):
                     value, kind = operations.prepare(function, value)
             except Exception as error:
                 problem = error
             team.agree(problem)
             kinds = team.exchange(kind)
-            if all(other is None for other in kinds) or combine is None:
-                return team.reduce_objects(value, combine, root)
+            if function is None or all(other is None for other in kinds):
+                return self._reduce_objects(team, root, value, function)
             if any(other != kinds[0] for other in kinds):
                 raise operations.unlike(name, ranks, kinds)
-            if combine.ufunc is None:
-                return team.reduce_objects(value, combine, root)
-            total = team.reduce(value, combine.ufunc, root)
+            total = team.reduce(value, operations.ufunc_of(function), root)
             return total[()] if total is not None and not total.shape else total
+
+    def _reduce_objects(self, team: Any, root: int, value: Any, op: Any) -> Any:
+        def combine(left: Any, right: Any) -> Any:
+            return reduction.combine(left, right, op, spare=right)  # which was received, and is nobody else's
+
+        if team.size == 1 and op in reduction.LOGICAL:  # truth values also of one
+            return reduction.combine(value, value, op)
+        return team.reduce_objects(value, combine, root)
 
     def _team(self, ranks: list[int]) -> Any:
         if self._collectives is None:
             raise HpcError(f"{self._namespace.identity} was started without MPI")
         return self._collectives.team(ranks)
+
+
+def _views(transfer: Transfer, span: Span) -> list[Any]:
+    """Return the memory of a rank's frames that a piece goes to."""
+    sizes = [len(frame) for frame in transfer.frames]
+    found = segments(sizes, span.start - transfer.base, span.stop - transfer.base)
+    return [transfer.frames[i][begin:end] for i, begin, end in found]
 
 
 def segments(sizes: Sequence[int], start: int, stop: int) -> list[tuple[int, int, int]]:

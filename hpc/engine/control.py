@@ -31,6 +31,8 @@ LINGER_S: Final = 0.002
 # User code has this long to unwind before the process ends under it.
 GRACE_S: Final = 2.0
 NUDGE_S: Final = 0.1
+# Results that were not fetched yet may delay the end by this.
+FETCH_S: Final = 2.0
 
 log = logging.getLogger("hpc.engine")
 
@@ -55,6 +57,7 @@ class Control(threading.Thread):
         self._runs = 0
         self._goodbye_at = 0.0
         self._released = False
+        self._fetched_by = 0.0
 
     def __repr__(self) -> str:
         return f"<Control {self._channel!r}>"
@@ -86,14 +89,27 @@ class Control(threading.Thread):
         interrupts, departure = self._place.interrupts, self._departure
         if departure.of_scheduler:
             interrupts.notices = (*interrupts.notices, signal.SIGTERM)
-        # After a notice the main thread has time for hooks when it leaves, and says goodbye itself.
-        while not self._released and (not interrupts.leaving or (departure.given and departure.step is not Step.OVER)):
-            self._wait(self._timeout_s())
+        while self._is_needed() or self._is_wanted():
+            self._wait(NUDGE_S if interrupts.leaving else self._timeout_s())
             self._receive()
             if interrupts.pending:
                 interrupts.repeat()
             self._watch_time()
             self._serve_main_thread()
+
+    def _is_needed(self) -> bool:
+        """Say whether the engine works on: after a notice the main thread has time for hooks, and says goodbye."""
+        if self._released:
+            return False
+        departure = self._departure
+        return not self._place.interrupts.leaving or (departure.given and departure.step is not Step.OVER)
+
+    def _is_wanted(self) -> bool:
+        """Say whether results are still being fetched, which an engine that leaves gives a short time."""
+        if self._channel.parcels.shelf.is_read() or self._channel.connection is None:
+            return False
+        self._fetched_by = self._fetched_by or time.monotonic() + FETCH_S
+        return time.monotonic() < self._fetched_by
 
     # ------------------------------------------------------------ waiting
 

@@ -12,6 +12,7 @@ from hpc.engine.current import Identity
 from hpc.engine.deposit import Deposits
 from hpc.engine.functions import FunctionTable
 from hpc.engine.interrupts import Leave
+from hpc.engine.partials import Partials
 from hpc.engine.results import own, transmission
 from hpc.engine.shell import Shell
 from hpc.engine.work import Runner
@@ -40,7 +41,7 @@ class Loop:
         self._place = place
         self._identity = identity
         self._lease_s = lease_s
-        parts = (place.namespace, Deposits(place.namespace), Shell(place.namespace))
+        parts = (namespace := place.namespace, Deposits(namespace), Partials(namespace), Shell(namespace))
         self._functions = FunctionTable({name: call for part in parts for name, call in part.builtins.items()})
         self._busy_since = 0.0
         place.flush = self._flush_between_tasks
@@ -112,7 +113,9 @@ class Loop:
 
     def _handle(self, message: Message, frames: Sequence[Frame]) -> None:
         if type(message) is Run:
-            self._run(message, frames[1:])
+            body = self._channel.parcels.contents(message.parcels, frames[1:])
+            self._channel.parcels.forget(message.parcels)
+            self._run(message, body)
         elif type(message) is Define:
             by_reference, by_value = (bytes(frame) for frame in frames[1:3])
             self._functions.define(message.digest, message.name, by_reference, by_value)
@@ -131,7 +134,10 @@ class Loop:
         if welcome.id != self._identity.id:
             self._identity.id = welcome.id
             self._place.namespace.introduce()
-            log.info("%s is ready, %s", self._identity, self._channel.connection)
+            connection = self._channel.connection
+            log.info("%s is ready, %s", self._identity, connection)
+            if connection is not None and connection.obstacle:
+                log.warning("large data will go by TCP, not through shared memory: %s", connection.obstacle)
 
     def _run(self, run: Run, body: Sequence[Frame]) -> None:
         held, missing = self._functions.find(run.functions)

@@ -5,11 +5,12 @@ import linecache
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from hpc.engine.current import Identity
-from hpc.wire.objects import Reference
+from hpc.wire.objects import Reference, loads
+from hpc.wire.session import Frame
 
 # Sources of executed code that tracebacks can show; older ones are forgotten.
 REMEMBERED_SOURCES: Final = 1000
@@ -42,6 +43,9 @@ class Namespace:
             b"!pull": self.pull,
             b"!export": self.export,
         }
+        self.brought: dict[Reference, Any] = {}
+        # Values under names that no program can have, each for whoever looks it up first.
+        self.kept: dict[str, Any] = {}
         self._sources: deque[str] = deque()
         self.introduce()
 
@@ -78,7 +82,8 @@ class Namespace:
         """Bind names, dotted ones as attributes of what exists."""
         for name, value in names.items():
             owner, _, attribute = name.rpartition(".")
-            bound = self.resolve(value)
+            # What was brought is a copy, also where it comes from.
+            bound = self.brought[value] if type(value) is Reference and value in self.brought else self.resolve(value)
             if owner:
                 setattr(self.lookup(owner), attribute, bound)
             else:
@@ -88,9 +93,9 @@ class Namespace:
         """Return the values of names, which may be dotted."""
         return [self.lookup(name) for name in names]
 
-    def export(self, names: Mapping[str, str]) -> tuple[tuple[dict[str, Any]], dict[str, Any]]:
-        """Return the arguments of the `push` that binds objects of this engine to new names on others."""
-        return ({new: self.lookup(name) for new, name in names.items()},), {}
+    def export(self, names: Sequence[str]) -> dict[Reference, Any]:
+        """Return what names mean here, for other engines to `bring`."""
+        return {Reference(name, self.identity.id): self.lookup(name) for name in names}
 
     def lookup(self, name: str) -> Any:
         """Return what a dotted name means here.
@@ -100,6 +105,8 @@ class Namespace:
         NameError
             It is not defined; the text names it and the engine.
         """
+        if name in self.kept:
+            return self.kept.pop(name)
         first, *rest = name.split(".")
         try:
             found = self.names[first]
@@ -112,15 +119,26 @@ class Namespace:
         return found
 
     def resolve(self, value: Any) -> Any:
-        """Return the object that a `Reference` names, anything else as it is."""
+        """Return the object that a `Reference` names, anything else as it is.
+
+        What is on another engine has been brought. A name of this engine means the object itself.
+        """
         if type(value) is not Reference:
             return value
-        if value.engine not in (None, self.identity.id):
-            raise NotImplementedError(
-                f"{value!r} names an object of engine {value.engine}, this is {self.identity}:"
-                f" bring it here first, v.push({{'name': {value!r}}})"
-            )
-        return self.lookup(value.name)
+        if value.engine in (None, self.identity.id):
+            return self.lookup(value.name)
+        if value not in self.brought:
+            raise NameError(f"{value!r} was not sent to {self.identity}", name=value.name)
+        return self.brought[value]
+
+    def bring(self, exports: Iterable[Sequence[Frame]]) -> None:
+        """Hold what other engines export, until `forget`, for references to be resolved."""
+        for frames in exports:
+            self.brought.update(loads(frames))
+
+    def forget(self) -> None:
+        """Let go of what was brought."""
+        self.brought.clear()
 
     def remember(self, code: str, filename: str) -> None:
         """Keep the text of code that is about to run, so that tracebacks show it."""

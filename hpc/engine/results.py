@@ -1,6 +1,5 @@
 """Values, errors and printed text of tasks as entries and messages."""
 
-import pickle
 import sys
 import traceback
 from collections.abc import Sequence
@@ -8,13 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpc.engine.ledger import Segment
+from hpc.transport.framing import HUGE_NBYTES, allocate
 from hpc.wire import codec, objects
 from hpc.wire.failures import dump_error
 from hpc.wire.messages import Results
-
-# Types whose pickles need neither a look at what they name nor out-of-band buffers.
-_PLAIN: Final = frozenset((int, float, bool, complex))
-_NONE: Final = pickle.dumps(None, 5)
 
 _PACKAGE: Final = str(Path(__file__).parent.parent) + "/"
 
@@ -27,10 +23,6 @@ def pack_value(value: Any) -> tuple[bytes, list[Any]]:
     SerializationError
         It cannot be pickled; the text names it.
     """
-    if value is None:
-        return _NONE, []
-    if type(value) in _PLAIN:
-        return pickle.dumps(value, 5), []
     payload, *buffers = objects.dumps(value)
     return bytes(payload), buffers
 
@@ -41,7 +33,15 @@ def own(buffers: list[Any]) -> list[Any]:
     A result may wait to be sent, and is kept until the controller has it, while the next task runs. Call it when
     nothing of the task is referred to any more.
     """
-    return [view if _is_private(view) else bytearray(view) for view in buffers]
+    return [view if _is_private(view) else _copy(view) for view in buffers]
+
+
+def _copy(view: Any) -> Any:
+    if view.nbytes < HUGE_NBYTES:
+        return bytearray(view)
+    memory = allocate(view.nbytes)
+    memory[:] = view
+    return memory
 
 
 def _is_private(view: Any) -> bool:

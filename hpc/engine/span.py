@@ -11,6 +11,7 @@ from hpc.engine.workplace import Workplace
 from hpc.errors import ProtocolError
 from hpc.wire import objects
 from hpc.wire.messages import Entry, Run, Status
+from hpc.wire.objects import Reference
 from hpc.wire.session import Frame
 
 # A span starts with this many items when nothing is known of the function, and grows by this factor at most.
@@ -20,6 +21,9 @@ GROWTH: Final = 8
 MIN_PACKED: Final = 8
 # A span's columns are kept for the next part of the same span if they are small.
 MAX_KEPT_NBYTES: Final = 1024 * 1024
+
+# Stands in every pickle of a reference: cheaper to look for than to look at each item.
+_MARK: Final = Reference.__name__.encode()
 
 _Times: TypeAlias = tuple[float, float]
 
@@ -81,7 +85,11 @@ class SpanRunner:
             self._kept = (head, columns) if keep else (b"", [])
         if not columns or any(len(column) < run.stop for column in columns):
             raise ProtocolError(f"the columns of a span end before task {run.stop}")
-        return [list(column[run.start : run.stop]) for column in columns]
+        mine = [list(column[run.start : run.stop]) for column in columns]
+        if len(body) == 1 and _MARK not in head:
+            return mine
+        resolve = self._place.namespace.resolve
+        return [[resolve(item) if type(item) is Reference else item for item in column] for column in mine]
 
     def _run_slice(self, part: Slice, function: Held, others: list[list[Any]]) -> tuple[float, int]:
         """Run a slice, or as much of it as is left to it, and hold its results; return when it ended, and how many."""

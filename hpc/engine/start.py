@@ -18,17 +18,19 @@ from hpc.engine.about import engine_info
 from hpc.engine.capture import Capture
 from hpc.engine.channel import Channel
 from hpc.engine.collective import GroupWork
-from hpc.engine.control import Control
+from hpc.engine.control import FETCH_S, Control
 from hpc.engine.departure import Departure
 from hpc.engine.dialer import Dialer
 from hpc.engine.interrupts import Bell, Interrupts, Leave
 from hpc.engine.ledger import Ledger
 from hpc.engine.loop import Loop
 from hpc.engine.namespace import Namespace
+from hpc.engine.sharing import Sharing
 from hpc.engine.walltime import Allocation, find_allocation
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
+from hpc.transport.parcels import Parcels
 from hpc.wire.codec import PROTOCOL
 from hpc.wire.messages import Hello
 
@@ -151,7 +153,8 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     departure = Departure(allocation)
     hello = _hello(membership, options.label, allocation)
     dialer = Dialer(options.name, options.address, options.connection_file)
-    work, control = Channel(hello("work"), dialer), Channel(hello("control"), dialer)
+    parcels = Parcels()
+    work, control = Channel(hello("work"), dialer, parcels), Channel(hello("control"), dialer, parcels)
     loop = Loop(work, place, identity, options.lease_s)
     helper = Control(control, work, place, bell, departure=departure, lease_s=options.lease_s)
     current.engine, current.departure = identity, departure
@@ -172,7 +175,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
         finally:
             interrupts.leaving = interrupts.leaving or "an error in the engine"
             if helper.ident is not None:
-                helper.release(1.0, farewell_said)
+                helper.release(1.0 + FETCH_S, farewell_said)
             work.drop()
     if helper.refusal is not None:
         raise helper.refusal
@@ -195,7 +198,8 @@ def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: An
         from hpc.mpi.collectives import Collectives
 
         collectives = Collectives(membership.runtime_comm, lambda: interrupts.leaving)
-    namespace.builtins = {**namespace.builtins, **GroupWork(namespace, collectives).builtins}
+    for work in (GroupWork(namespace, collectives), Sharing(namespace, collectives)):
+        namespace.builtins = {**namespace.builtins, **work.builtins}
 
 
 def _hello(membership: Any, label: str, allocation: Allocation) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
+from hpc.dataplane.arrival import route_of
 from hpc.engine.capture import STREAMS
 from hpc.engine.functions import Held
 from hpc.engine.results import pack_value
@@ -66,6 +67,8 @@ class Runner:
         each = run.kind == Kind.EACH
         if not calls or (not each and run.stop > len(calls)):
             raise ProtocolError(f"a bundle of {len(calls)} calls cannot hold tasks up to {run.stop}")
+        brought = _values(calls, body)
+        route = route_of([frame for frames in brought for frame in frames[1:]]) if brought else ""
         offset, function = ledger.claim(), held[0]
         started = ledger.running_since = now()
         while offset >= 0:
@@ -77,6 +80,8 @@ class Runner:
                 frames: list[Frame] = [payload]
                 if n_buffers and positions:
                     frames += body[positions[index] : positions[index] + n_buffers]
+                if brought:
+                    place.namespace.bring(brought)
                 args, kwargs = objects.loads(frames)
                 if args:
                     for argument in args:
@@ -97,7 +102,7 @@ class Runner:
                 ended = entry.completed
             else:
                 ended = now()
-                entry = Entry(_DONE, started, ended, packed)
+                entry = Entry(_DONE, started, ended, packed, route=route)
                 if buffers or n_buffers:
                     args = kwargs = value = frames = None  # type: ignore[assignment]  # large: not to outlive the task
                 if buffers:
@@ -113,6 +118,19 @@ class Runner:
                     started = ledger.running_since = now()
                 elif not ledger.armed:
                     place.wake()
+        if brought:
+            place.namespace.forget()
+
+
+def _values(calls: list[tuple[int, int, bytes]], body: Sequence[Frame]) -> list[list[Frame]]:
+    """Remove from the end of the calls what is none: values from other engines; return the frames of each."""
+    values: list[list[Frame]] = []
+    end = len(body)
+    while calls and calls[-1][0] < 0:
+        _, n_buffers, payload = calls.pop()
+        values.append([payload, *body[end - n_buffers : end]])
+        end -= n_buffers
+    return values
 
 
 def _positions(calls: list[tuple[int, int, bytes]]) -> list[int]:

@@ -4,6 +4,7 @@ Every operation is agreed upon before data move: a rank that cannot take part ma
 itself would let the others wait for ever. Ranks that are early wait without using the processor.
 """
 
+import os
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +20,9 @@ Memory: TypeAlias = Any
 # How many subsets of ranks keep a communicator: libraries have some 2000 of them, most of which are the user's.
 MAX_TEAMS: Final = 64
 _TAG: Final = 7
-# A rank that waits asks as fast as it can for so long, as others may be late by microseconds; then less and less often.
-_SPIN_S: Final = 0.0002
+# A rank that waits asks again and again for so long, as others may be late by microseconds; then less and less often.
+# What delays the others may need this core, above all the root's copy of what it is about to send.
+_SPIN_S: Final = 0.0005
 _LONGEST_NAP_S: Final = 0.001
 
 
@@ -97,6 +99,7 @@ class Collectives:
         started, nap_s = time.monotonic(), 0.00001
         while not test(request):
             if time.monotonic() - started < _SPIN_S:
+                os.sched_yield()
                 continue
             if reason := self.leaving():
                 self._given_up.append((request, memory))  # requests do not hold it, and MPI may still write there
@@ -145,10 +148,6 @@ class Team:
         """Return what each rank gave; for small things."""
         items: list[Any] = self.comm.allgather(item)
         return items
-
-    def hand_out(self, items: Sequence[Any] | None, root: int) -> Any:
-        """Return this rank's item of those that the root has; for small things."""
-        return self.comm.scatter(items, root)
 
     # ------------------------------------------------------------ memory
 

@@ -1,59 +1,16 @@
-"""The operations of a reduction by name: on numbers and other objects as Python does them, on arrays as numpy does."""
+"""What MPI can reduce by itself: arrays of a fixed size per item, of one kind on all ranks (rules: `hpc.reduction`)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
-NAMES: Final = ("sum", "prod", "max", "min", "land", "lor")
-_UFUNCS: Final = {
-    "sum": "add",
-    "prod": "multiply",
-    "max": "maximum",
-    "min": "minimum",
-    "land": "logical_and",
-    "lor": "logical_or",
-}
+from hpc import reduction
 
 
-class Operation:
-    """A function of two objects. ``ufunc`` is numpy's for arrays of a fixed size, None for functions of users."""
+def ufunc_of(name: str) -> Any:
+    """Return numpy's function for an operation."""
+    import numpy
 
-    def __init__(self, function: str | Callable[[Any, Any], Any]) -> None:
-        self.ufunc: Any = None
-        if isinstance(function, str):
-            import numpy
-
-            self.ufunc = getattr(numpy, _UFUNCS[function])
-        self._function = function
-
-    def __repr__(self) -> str:
-        return f"<Operation {self._function!r}>"
-
-    def __call__(self, left: Any, right: Any) -> Any:
-        """Combine two objects."""
-        if callable(self._function):
-            return self._function(left, right)
-        if hasattr(left, "__array_ufunc__") or hasattr(right, "__array_ufunc__"):
-            return self.ufunc(left, right)
-        return _PLAIN[self._function](left, right)
-
-
-_PLAIN: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "sum": lambda a, b: a + b,
-    "prod": lambda a, b: a * b,
-    "max": lambda a, b: b if b > a else a,
-    "min": lambda a, b: b if b < a else a,
-    "land": lambda a, b: bool(a and b),
-    "lor": lambda a, b: bool(a or b),
-}
-
-
-def find(function: str | Callable[[Any, Any], Any]) -> Operation:
-    """Return the operation; `ValueError` if there is none of that name."""
-    if isinstance(function, str) and function not in NAMES:
-        raise ValueError(f"op must be a function of two objects or one of {', '.join(NAMES)}, not {function!r}")
-    if not isinstance(function, str) and not callable(function):
-        raise TypeError(f"op must be a function of two objects or one of {', '.join(NAMES)}, not {function!r}")
-    return Operation(function)
+    return getattr(numpy, reduction.UFUNCS[name])
 
 
 def prepare(name: str, value: Any) -> tuple[Any, tuple[Any, ...] | None]:
@@ -68,10 +25,10 @@ def prepare(name: str, value: Any) -> tuple[Any, tuple[Any, ...] | None]:
     array = np.ascontiguousarray(value) if value.shape else np.asarray(value).reshape(())
     if array.dtype.hasobject:
         return value, None
-    if name in ("land", "lor"):
+    if name in reduction.LOGICAL:
         array = array.astype(bool)
     sample = np.ones(1, array.dtype) if array.dtype.kind != "V" else np.zeros(1, array.dtype)
-    result = getattr(np, _UFUNCS[name])(sample, sample)
+    result = ufunc_of(name)(sample, sample)
     if result.dtype != array.dtype:
         raise TypeError(f"{name} of {array.dtype} gives {result.dtype}: give a function as op")
     return array, (array.dtype, array.shape)

@@ -24,6 +24,15 @@ def hostname() -> str:
     return socket.gethostname()
 
 
+@cache
+def pid_space() -> str:
+    """Return what tells the pids that this process sees from those of containers with others; '' if it is not known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux, or no /proc
+        return ""
+
+
 def start_ticks(pid: int) -> int:
     """Return when a process of this host began, in clock ticks since boot; 0 if there is none (or only its zombie)."""
     if sys.platform == "linux":

@@ -8,7 +8,7 @@ from typing import Final, Self
 import msgspec
 
 from hpc.errors import ConnectError, SecurityError
-from hpc.security.host import boot_id, hostname, start_ticks
+from hpc.security.host import boot_id, hostname, pid_space, start_ticks
 
 VERSION: Final = 1
 # A connection file is a few hundred bytes; whatever is larger is something else.
@@ -35,6 +35,8 @@ class ConnectionInfo(msgspec.Struct, kw_only=True, frozen=True):
         CURVE: the controller's public key, and the key pair of the role.
     pid, started : int
         The controller's process, and when it began in clock ticks since boot.
+    pid_space : str
+        Where that number means that process, '' if it is not known.
     created : float
         When the file was written, seconds since the epoch.
     """
@@ -52,6 +54,7 @@ class ConnectionInfo(msgspec.Struct, kw_only=True, frozen=True):
     unix: str = ""
     pid: int = 0
     started: int = 0
+    pid_space: str = ""
     created: float = 0.0
     version: int = VERSION
 
@@ -112,11 +115,13 @@ class ConnectionInfo(msgspec.Struct, kw_only=True, frozen=True):
         return self.host == hostname() and self.boot_id == boot_id()
 
     def is_stale(self) -> str:
-        """Return why its controller is gone; '' if it may live (one on another host always may)."""
+        """Return why its controller is gone; '' if it may live (one on another host or in a container may)."""
         if self.host != hostname():
             return ""
         if self.boot_id != boot_id():
             return f"{self.host} was started again since"
+        if self.pid_space and self.pid_space != pid_space():
+            return ""  # in or from a container: its processes are not seen here
         started = start_ticks(self.pid)
         if not started:
             return f"its controller (process {self.pid}) is gone"

@@ -48,23 +48,28 @@ def connect(
     """
     deadline = time.monotonic() + timeout_s
     tried: list[str] = []
-    kind = ConnectError
+    kind, obstacle = ConnectError, ""
     if unix:
         try:
             return _connect_unix(unix, timeout_s)
         except OSError as error:
-            tried.append(f"{unix}: {error.strerror or error}")
+            # Another user's, or that of a container with other directories.
+            obstacle = f"{unix}: {error.strerror or error}"
+            tried.append(obstacle)
     left = list(addresses)
     while left and (found := _probe(left, max(0.0, min(PROBE_S, deadline - time.monotonic())), tried)):
         from hpc.transport.tcp import connect_tcp
 
         try:
-            return connect_tcp(found, server_key, public_key, secret_key, deadline)
+            connection = connect_tcp(found, server_key, public_key, secret_key, deadline)
         except ConnectError as error:
             # A private address may mean another machine here: somebody answered, but the next may be the right one.
             tried.append(str(error))
             left.remove(found)
             kind = type(error)
+        else:
+            connection.obstacle = obstacle
+            return connection
     what = "; ".join(dict.fromkeys(tried)) or "nothing: no address is known"
     raise kind(f"cannot connect to the controller. Tried {what}")
 

@@ -20,10 +20,13 @@ class Connection(ABC):
         ``unix`` or ``tcp``.
     address : str
         Where the controller was found.
+    obstacle : str
+        Why it is ``tcp`` although the controller runs on this machine, '' if that is not so.
     """
 
     route = ""
     address = ""
+    obstacle = ""
 
     def __repr__(self) -> str:
         return f"<Connection {self.route} to {self.address}, {'up' if self.connected else 'down'}>"

@@ -1,8 +1,8 @@
 """Frames that stand in shared memory: what travels is a pair of file descriptors, not the bytes.
 
 A sender writes data into an anonymous segment (memfd) and sends a `SharedFrame`. Whoever holds the frame, or memory
-mapped from it, holds the write end of a pipe too, the *token*. When nobody does any more, also because processes were
-killed, the reading end tells the sender that the segment may be used again.
+mapped from it, holds one end of a pipe too (or of a pair of sockets), the *token*. When nobody does any more, also
+because processes were killed, the other end tells the sender that the segment may be used again.
 
 The controller passes such frames on without mapping them. Peers map them privately: the memory is writable, and what
 they write is their own.
@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from hpc.errors import ProtocolError
+from hpc.transport import pieces
 
 # In the table of lengths: this frame is shared, and a descriptor stands in its place.
 FLAG: Final = 1 << 63
 # Offset and extent in bytes, number of the handle within the transmission, flags.
 DESCRIPTOR: Final = struct.Struct("<QQIBxxx")
+# The receiver is to write to the segment; its bytes come piece by piece.
 WRITABLE: Final = 1
+PIECES: Final = 2
 # The two descriptors of so many handles go with one piece; the kernel permits 253 descriptors.
 HANDLES_PER_PIECE: Final = 16
 CONTROL_NBYTES: Final = socket.CMSG_SPACE(4 * 2 * HANDLES_PER_PIECE) if hasattr(socket, "CMSG_SPACE") else 0
@@ -43,10 +46,13 @@ class Descriptor:
     def __repr__(self) -> str:
         return f"<Descriptor {self.fd}>"
 
-    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
+    def close(self, _close: Callable[[int], None] = os.close) -> None:
+        """Close it now."""
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
             _close(fd)
+
+    __del__ = close
 
 
 class Mapping(mmap.mmap):
@@ -63,17 +69,27 @@ class Mapping(mmap.mmap):
 class Handle:
     """A segment as it travels: ``extent`` bytes from its beginning are of interest."""
 
-    __slots__ = ("_view", "extent", "memory", "token", "writable")
+    __slots__ = ("_view", "extent", "flags", "memory", "token")
 
-    def __init__(self, memory: Descriptor, token: Descriptor, extent: int, writable: bool = False) -> None:
-        self.memory, self.token, self.extent, self.writable = memory, token, extent, writable
+    def __init__(self, memory: Descriptor, token: Descriptor, extent: int, flags: int = 0) -> None:
+        self.memory, self.token, self.extent, self.flags = memory, token, extent, flags
         self._view: memoryview | None = None
 
     def __repr__(self) -> str:
-        return f"<Handle of {self.extent} bytes, {self.memory!r}{', writable' if self.writable else ''}>"
+        names = {WRITABLE: ", writable", PIECES: ", in pieces"}
+        words = "".join(name for flag, name in names.items() if self.flags & flag)
+        return f"<Handle of {self.extent} bytes, {self.memory!r}{words}>"
 
-    def view(self) -> memoryview:
-        """Return its bytes in writable memory, which is the caller's own.
+    @property
+    def writable(self) -> bool:
+        """Whether the receiver is to write to the sender's memory."""
+        return bool(self.flags & WRITABLE)
+
+    def view(self, patience_s: float | None = None) -> memoryview:
+        """Return its bytes in writable memory, which is the caller's own; if they come in pieces, wait for them.
+
+        There are none if their sender went before all were there, or took longer than ``patience_s`` for a piece:
+        whoever waits for an answer has gone, too, and what is made of the bytes fails.
 
         Raises
         ------
@@ -83,8 +99,23 @@ class Handle:
         if self._view is None:
             if os.fstat(self.memory.fd).st_size < self.extent:
                 raise ProtocolError(f"a shared segment is shorter than the {self.extent} bytes that were announced")
-            self._view = self._map() if _may_map() else self._copy()
+            if self.flags & PIECES:
+                self._view = memoryview(b"")  # whatever interrupts this: they come only once
+                self._view = self._receive(patience_s)
+            else:
+                self._view = self._own()
         return self._view
+
+    def _own(self) -> memoryview:
+        return self._map() if _may_map() else self._copy()
+
+    def _receive(self, patience_s: float | None) -> memoryview:
+        from hpc.transport.framing import allocate
+
+        nbytes = min(self.extent, pieces.WINDOW_NBYTES)
+        window = mmap.mmap(self.memory.fd, nbytes, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
+        arrival = pieces.Arrival(self.extent, memoryview(window), allocate, self._own)
+        return pieces.receive(pieces.Voice(self.token.fd), arrival, patience_s)
 
     def _map(self) -> memoryview:
         try:
@@ -100,6 +131,9 @@ class Handle:
         while done < self.extent:
             done += os.preadv(self.memory.fd, [view[done:]], done)
         return view
+
+
+_POPULATE: Final = getattr(mmap, "MAP_POPULATE", 0)
 
 
 def map_file(kind: Any, fd: int, nbytes: int, *, shared: bool) -> Any:
@@ -134,9 +168,9 @@ class SharedFrame:
     def __len__(self) -> int:
         return self.nbytes
 
-    def view(self) -> memoryview:
+    def view(self, patience_s: float | None = None) -> memoryview:
         """Return its bytes, as `Handle.view`; frames of one handle share one mapping."""
-        return self.handle.view()[self.offset : self.offset + self.nbytes]
+        return self.handle.view(patience_s)[self.offset : self.offset + self.nbytes]
 
 
 def mapped(frames: Iterable[Any]) -> list[Any]:
@@ -190,7 +224,7 @@ def pieces_of(header: bytes, frames: Iterable[Any], join_nbytes: int) -> list[An
                 if len(handles) == HANDLES_PER_PIECE:
                     end_piece()
                 handles.append(handle)
-            small.append(DESCRIPTOR.pack(frame.offset, handle.extent, number, WRITABLE if handle.writable else 0))
+            small.append(DESCRIPTOR.pack(frame.offset, handle.extent, number, handle.flags))
         elif len(frame) < join_nbytes:
             small.append(frame)
         else:
@@ -239,14 +273,14 @@ def unpack(piece: Any, nbytes: int, frames: list[Any], fds: list[Descriptor]) ->
         return SharedFrame(handle, offset, nbytes)
     if len(fds) < 2:
         raise ProtocolError("a shared frame came without its file descriptors: is the limit of open files too low?")
-    handle = Handle(fds[0], fds[1], extent, bool(flags & WRITABLE))
+    handle = Handle(fds[0], fds[1], extent, flags & (WRITABLE | PIECES))
     del fds[:2]
     return SharedFrame(handle, offset, nbytes)
 
 
 def seal(fd: int) -> None:
-    """Fix the size of a segment, so that no reader of it can run over its end."""
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    """Keep a segment from being made shorter, so that no reader of it can run over its end."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
 
 
 def supported() -> bool:

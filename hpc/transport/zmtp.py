@@ -24,6 +24,8 @@ HANDSHAKE_MS: Final = 10000
 LINGER_MS: Final = 500
 # Frames from this size on are handed to zmq without a copy.
 ZERO_COPY_NBYTES: Final = 1024 * 1024
+# How long a piece of a shared frame may take; everybody waits meanwhile.
+PATIENCE_S: Final = 5.0
 
 _get: Final = zmq.backend.Socket.get  # the method of the C part, without a layer of Python above it
 _EVENTS: Final = int(zmq.EVENTS)
@@ -120,7 +122,7 @@ def outgoing(frame: Any) -> tuple[Any, bool]:
     out of there.
     """
     if type(frame) is SharedFrame:
-        frame = frame.view()
+        frame = frame.view(PATIENCE_S)
     nbytes = frame.nbytes if type(frame) is memoryview else len(frame)
     if nbytes < ZERO_COPY_NBYTES:
         return frame, True

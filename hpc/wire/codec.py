@@ -22,19 +22,21 @@ MAX_MESSAGE_NBYTES: Final = 16 * 1024 * 1024
 MAX_FRAMES: Final = 65536
 
 _CONNECTION = (m.Ack, m.Goodbye)
+_FETCHES = (m.Fetch, m.Piece, m.Taken, m.Withdraw)
+_OFFERS = (m.Offer, m.Withdraw, m.Fetch, m.Piece, m.Release)
 # What each peer may say, by its role: a message that does not belong to the role does not even decode.
 SPEAKS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
-    "client": (*_CONNECTION, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown, m.Order),
+    "client": (*_CONNECTION, *_FETCHES, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown, m.Order),
     "monitor": (*_CONNECTION, m.Query),
-    "engine": (*_CONNECTION, m.Results, m.Output, m.Revoked, m.Need, m.Notice),
+    "engine": (*_CONNECTION, *_FETCHES, m.Results, m.Output, m.Revoked, m.Need, m.Notice),
     "launcher": (*_CONNECTION, m.Exited, m.Group, m.Query, m.Shutdown, m.Answer),
     "stranger": (m.Hello,),
 }
 # What the controller says, by the role of the peer that listens.
 HEARS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
-    "client": (*_CONNECTION, m.Delivery, m.Engines, m.Ended, m.Answer, m.Output),
+    "client": (*_CONNECTION, *_OFFERS, m.Delivery, m.Engines, m.Ended, m.Answer, m.Output),
     "monitor": (*_CONNECTION, m.Engines, m.Answer),
-    "engine": (*_CONNECTION, m.Define, m.Run, m.Revoke, m.Interrupt, m.Stop),
+    "engine": (*_CONNECTION, *_OFFERS, m.Define, m.Run, m.Revoke, m.Interrupt, m.Stop),
     "launcher": (*_CONNECTION, m.Start, m.Stop, m.Answer, m.Order),
 }
 _OPENING = (m.Identify, m.Welcome, m.Refused)

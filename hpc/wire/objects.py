@@ -20,6 +20,9 @@ from hpc.wire.session import Frame
 
 OUT_OF_BAND_NBYTES: Final = arrays.OUT_OF_BAND_NBYTES
 
+_MAIN: Final = b"__main__"
+# Types that need neither a look at what they name nor out-of-band buffers.
+_NUMBERS: Final = frozenset((int, float, bool, complex, type(None)))
 _NUMPY_REBUILD: Final = b"_frombuffer"
 _NUMERIC: Final = "numpy._core.numeric"  # numpy.core.numeric before numpy 2
 
@@ -61,6 +64,9 @@ def dumps(obj: Any) -> list[Frame]:
     SerializationError
         Something in the object cannot be pickled; the message says what.
     """
+    kind = type(obj)
+    if kind in _NUMBERS or (kind is str and len(obj) < OUT_OF_BAND_NBYTES):
+        return [pickle.dumps(obj, 5)]
     buffers: list[Frame] = []
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -76,7 +82,10 @@ def dumps(obj: Any) -> list[Frame]:
     sink = gaps.Sink()
     try:
         _Pickler(sink, 5, buffer_callback=keep_in_band).dump(obj)
-        if not sink.mentions(b"__main__"):
+        first = sink.pieces[0]
+        if len(sink.pieces) == 1 and len(first) < gaps.GAP_NBYTES and _MAIN not in first:
+            return [first, *buffers]  # as all but the largest
+        if not sink.mentions(_MAIN):
             return [*sink.frames(), *buffers]
     except (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, NotImplementedError):
         pass  # lambdas, local classes, ...: the slower way either takes them or says what is wrong

@@ -2,77 +2,18 @@
 
 import contextlib
 import operator
-import sys
 import time
-from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
-from mpi4py import MPI
+from ranks import DTYPES, EVERYBODY, LAST, LENGTHS, RANK, SIZE, same, sample
 
-from hpc.engine.collective import GroupWork, segments
-from hpc.engine.current import Identity
-from hpc.engine.namespace import Namespace
 from hpc.errors import CollectiveStalled, HpcError
 from hpc.mpi.collectives import MAX_TEAMS, Collectives, memory_of
 from hpc.partition import slices
-from hpc.wire import objects
-
-RANK, SIZE = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
-EVERYBODY = list(range(SIZE))
-LAST = SIZE - 1
-LENGTHS = sorted({0, 1, SIZE - 1, SIZE, SIZE + 1, 1009})
-DTYPES = [
-    "?",
-    "i1",
-    "i8",
-    ">i4",
-    "f2",
-    "f8",
-    "g",
-    "c16",
-    "M8[ns]",
-    "m8[s]",
-    "S3",
-    "U5",
-    "V7",
-    [("a", "i4"), ("b", "f8", (2,))],
-]
-
-
-@pytest.fixture(scope="module")
-def comm() -> Iterator[Any]:
-    duplicate = MPI.COMM_WORLD.Dup()
-    yield duplicate
-    duplicate.Free()
-
-
-@pytest.fixture
-def collectives(comm: Any) -> Collectives:
-    made = Collectives(comm)
-    made.block_nbytes = 4096  # as if that were 2 GiB
-    return made
-
-
-@pytest.fixture
-def work(collectives: Collectives) -> GroupWork:
-    return GroupWork(Namespace(Identity(RANK, RANK, SIZE)), collectives)
-
-
-def sample(dtype: Any, n: int, seed: int = 0) -> np.ndarray:
-    raw = np.random.default_rng(seed + n).integers(0, 2 if dtype == "?" else 100, n * np.dtype(dtype).itemsize)
-    if dtype in ("f2", "f8", "g", "c16", "?", "U5"):
-        return (raw[:n] % 7).astype(dtype)
-    return raw.astype(np.uint8).view(dtype)
-
-
-def same(left: Any, right: Any) -> bool:
-    if left.dtype != right.dtype or left.shape != right.shape:
-        return False
-    # Of long doubles six bytes mean nothing.
-    return bool((left == right).all()) if left.dtype.char == "g" else left.tobytes() == right.tobytes()
 
 
 @pytest.mark.mpi
@@ -104,6 +45,26 @@ def test_scatterv_then_gatherv_is_the_identity(collectives: Collectives, dtype: 
                 incoming = None if whole is None else [[memory_of(whole[piece])] for piece in pieces]
                 team.gatherv([memory_of(mine)], incoming, root)
                 assert whole is None or same(whole, expected)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_more_than_2_gib_move_at_once(comm: Any) -> None:
+    if SIZE > 2:
+        pytest.skip("Test requires two ranks and no more, which take 2 GiB each")
+    if psutil.virtual_memory().available < 6 << 30:
+        pytest.skip("moving over 2 GiB takes 6 GiB of memory, which are not there")
+    n = (2 << 30) + 4099
+    places = [0, (1 << 30) - 1, 1 << 30, (2 << 30) - 1, 2 << 30, n - 1]
+    there = np.zeros(n, "u1")  # pages are made when they are written to, so on the root there are but a few
+    if RANK == 0:
+        there[places] = [1, 2, 3, 4, 5, 6]
+    with Collectives(comm).team(EVERYBODY) as team:
+        team.bcast([there], 0)
+        assert there[places].tolist() == [1, 2, 3, 4, 5, 6]
+        there[places] += 10
+        back = np.empty(0 if RANK else n, "u1")
+        team.gatherv([there[:0] if RANK == 0 else there], None if RANK else [[back[:0]], [back]], 0)
+    assert RANK or back[places].tolist() == [11, 12, 13, 14, 15, 16]
 
 
 @pytest.mark.mpi
@@ -217,170 +178,3 @@ def test_who_leaves_does_not_wait(comm: Any) -> None:
         with Collectives(duplicate).team(EVERYBODY) as team:
             team.all(True)
     comm.barrier()
-
-
-# ---------------------------------------------------------------- the engine's operations
-
-
-def stage_in_pieces(work: GroupWork, token: bytes, parts: list[Any], root: int, n_pieces: int) -> list[Any]:
-    """Do the client's part; return the spans to move."""
-    frames = [objects.dumps(part) for part in parts]
-    buffers = [np.frombuffer(buffer, "u1") for _, *rest in frames for buffer in rest]
-    total = sum(map(len, buffers))
-    bounds = [total * i // n_pieces for i in range(n_pieces + 1)]
-    spans = [(i, bounds[i], bounds[i + 1], i == n_pieces - 1) for i in range(n_pieces)]
-    heads = [(bytes(payload), [memoryview(b).nbytes for b in rest]) for payload, *rest in frames]
-    if root == RANK:
-        for i, start, stop, _ in spans:
-            found = segments([len(b) for b in buffers], start, stop)
-            work.stage(token, i, [] if i else heads, [buffers[k][a:b].copy() for k, a, b in found])
-    return spans
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("n_pieces", [1, 2, 7])
-@pytest.mark.parametrize("root", sorted({0, LAST}))
-def test_names_travel_in_pieces(work: GroupWork, root: int, n_pieces: int) -> None:
-    sent = {"a": np.arange(50_000.0).reshape(100, 500, order="F"), "b": [np.arange(20_000), "x"], "c": 3}
-    for span in stage_in_pieces(work, b"1", [sent], root, n_pieces):
-        work.bcast(b"1", EVERYBODY, root, span)
-    a, b, c = work._namespace.pull(["a", "b", "c"])
-    assert same(a, sent["a"])
-    assert a.flags.f_contiguous
-    assert b[0].tolist() == list(range(20_000))
-    assert (b[1], c) == ("x", 3)
-    a[:], b[0][:] = 0, 0
-    assert not work._transfers
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("n_pieces", [1, 2, 7])
-@pytest.mark.parametrize("root", sorted({0, LAST}))
-@pytest.mark.parametrize("dtype", ["f8", "M8[ns]", "O"])
-def test_parts_travel_in_pieces(work: GroupWork, root: int, n_pieces: int, dtype: str) -> None:
-    whole = np.arange(SIZE * 10_007).astype("i8").astype(dtype)
-    parts = [whole[piece] for piece in slices(len(whole), SIZE)]
-    for span in stage_in_pieces(work, b"1", [{"x": part} for part in parts], root, n_pieces):
-        work.scatterv(b"1", EVERYBODY, root, span)
-    (x,) = work._namespace.pull(["x"])
-    assert x.tolist() == parts[RANK].tolist()
-    x[:] = x[::-1]
-
-
-@pytest.mark.mpi
-def test_a_part_that_never_came_is_known_to_all(work: GroupWork) -> None:
-    stage_in_pieces(work, b"1", [{"a": np.arange(50_000)}], 0, 2)
-    if RANK == 0:
-        del work._transfers[b"1"].staged[1]
-    work.bcast(b"1", EVERYBODY, 0, (0, 0, 200_000, False))
-    for span in ((1, 200_000, 300_000, False), (2, 300_000, 400_000, True)):
-        with pytest.raises(HpcError, match="did not arrive"):
-            work.bcast(b"1", EVERYBODY, 0, span)
-    assert not work._transfers
-    assert "a" not in work._namespace.names
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("root", sorted({0, LAST}))
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_arrays_are_gathered_into_one(work: GroupWork, root: int, dtype: Any) -> None:
-    for n in LENGTHS:
-        whole = sample(dtype, 3 * n).reshape(n, 3)
-        work._namespace.names["x"] = whole[slices(n, SIZE)[RANK]]
-        answer = work.gatherv(EVERYBODY, root, "x", True)
-        assert (answer is None) == (root != RANK)
-        if answer is not None:
-            assert answer[0] == "whole"
-            assert same(answer[1], whole)
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: np.arange(30_000.0)[:: RANK + 1],
-        lambda: np.ma.masked_greater(np.arange(5), 2),
-        lambda: ["text", RANK, np.arange(10_000)],
-        lambda: np.array(None, object),
-        lambda: np.float64(RANK) if RANK else np.arange(3),
-    ],
-    ids=["strided", "masked", "list", "object", "mixed"],
-)
-def test_anything_else_is_gathered_as_frames(work: GroupWork, make: Callable[[], Any]) -> None:
-    work._namespace.names["x"] = make()
-    answer = work.gatherv(EVERYBODY, LAST, "x", True)
-    values = MPI.COMM_WORLD.allgather(make())
-    if answer is not None and answer[0] == "parts":
-        found = [objects.loads([bytes(frames[0]), *frames[1:]]) for frames in answer[1]]
-        assert list(map(repr, found)) == list(map(repr, values))
-    elif answer is not None:
-        assert answer[1].tolist() == np.concatenate(values).tolist()
-
-
-@pytest.mark.mpi
-def test_gather_where_one_lacks_the_name(work: GroupWork) -> None:
-    if RANK != LAST:
-        work._namespace.names["x"] = np.arange(3)
-    with pytest.raises(NameError if RANK == LAST else HpcError, match="name 'x' is not defined on engine"):
-        work.gatherv(EVERYBODY, 0, "x", True)
-
-
-REDUCED = [
-    ("sum", lambda rank: np.arange(5) + rank),
-    ("prod", lambda rank: np.full((2, 3), rank + 1.5, order="F" if rank else "C")),
-    ("max", lambda rank: np.array(["2026-01-01", "2026-01-02"], "M8[D]") + rank),
-    ("min", lambda rank: np.float32(-rank)),
-    ("land", lambda rank: np.array([1, rank, 2])),
-    ("lor", lambda rank: np.array(rank)),
-    ("sum", lambda rank: 10**30 + rank),
-    ("max", lambda rank: f"rank {rank}"),
-    ("land", lambda rank: rank),
-    ("sum", lambda rank: [rank]),
-    ("sum", lambda rank: np.array([rank, 10**30], object)),
-    (np.hypot, lambda rank: np.arange(3.0) + rank),
-    (lambda a, b: a @ b, lambda rank: np.array([[1, rank], [0, 1]])),
-]
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize(("op", "make"), REDUCED, ids=range(len(REDUCED)))
-def test_reduce_of_names(work: GroupWork, op: Any, make: Callable[[int], Any]) -> None:
-    from hpc.mpi.operations import find
-
-    work._namespace.names["x"] = make(RANK)
-    total = work.reduce(EVERYBODY, LAST, "x", objects.dumps(op))
-    assert (total is None) == (RANK != LAST)
-    if total is not None:
-        expected = reduce(find(op), map(make, EVERYBODY))
-        assert np.shape(total) == np.shape(expected)
-        if SIZE > 1:  # of one rank land and lor have nothing to do
-            assert np.array_equal(total, expected)
-            assert isinstance(total, np.ndarray) == isinstance(expected, np.ndarray)
-
-
-@pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize(
-    ("make", "op", "said"),
-    [
-        (lambda: np.zeros(3, "f4" if RANK == LAST else "f8"), "sum", "float32 of shape (3,) on rank"),
-        (lambda: np.zeros(3 + (RANK == LAST)), "sum", "float64 of shape (4,) on rank"),
-        (lambda: [] if RANK == LAST else np.zeros(3), "sum", "no array on rank"),
-        (lambda: np.zeros(3), "mean", "one of sum, prod"),
-        (lambda: np.zeros(2, "M8[s]"), "sum", "add"),
-    ],
-    ids=["dtype", "shape", "kind", "op", "no sum of dates"],
-)
-def test_what_cannot_be_reduced_raises_everywhere(work: GroupWork, make: Callable[[], Any], op: str, said: str) -> None:
-    work._namespace.names["x"] = make()
-    with pytest.raises((ValueError, TypeError, HpcError)) as caught:
-        work.reduce(EVERYBODY, 0, "x", objects.dumps(op))
-    assert said in str(caught.value)
-    assert MPI.COMM_WORLD.allreduce(1) == SIZE
-
-
-@pytest.mark.mpi
-def test_without_mpi_it_says_so() -> None:
-    work = GroupWork(Namespace(Identity()), None)
-    with pytest.raises(HpcError, match="without MPI"):
-        work.gatherv([0], 0, "x", True)
-    assert "mpi4py" in sys.modules

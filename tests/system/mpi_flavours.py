@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.cluster.mpirun import find
+from hpc.cluster.mpirun import Mpirun, find
 
 VARIABLES_OF_LAUNCHERS = ("OMPI_COMM_", "PMI_", "PMIX_", "MPI_LOCAL", "SLURM_STEP")
 # Containers have only root, and few cores; Open MPI 4 and 5 name these settings differently.
@@ -64,14 +64,15 @@ def _library(name: str) -> Path:
     return found[0] if found else Path("/usr/lib") / name
 
 
-def _own_mpirun() -> Path:
+def _own_mpirun() -> Mpirun:
     try:
-        return Path(find().path)
+        return find()
     except FileNotFoundError:
-        return Path("mpirun")  # tests/conftest.py skips what needs it
+        return Mpirun("mpirun", "", "")  # tests/conftest.py skips what needs it
 
 
-OWN = Flavour("own", _own_mpirun())
+OWN_MPIRUN = _own_mpirun()
+OWN = Flavour("own", Path(OWN_MPIRUN.path))
 DEBIAN_MPICH = Flavour("debian-mpich", Path("/usr/bin/mpirun.mpich"), _library("libmpich.so.12"))
 DEBIAN_OPEN_MPI = Flavour("debian-openmpi", Path("/usr/bin/mpirun.openmpi"), _library("libmpi.so.40"))
 

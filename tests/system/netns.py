@@ -12,6 +12,7 @@ from pathlib import Path
 NETWORK = "10.213.77"
 # What reaches a program on another host; ssh would not pass on more either.
 PASSED_ON = ("PATH", "HOME", "LANG", "HPC_", "XDG_RUNTIME_DIR", "PYTHONPATH", "VIRTUAL_ENV", "OMPI_", "PRTE_", "UCX_")
+PASSED_ON += ("MPI4PY_", "LD_LIBRARY_PATH")
 
 # The holder of a host: it lives, and the host with it, as long as its standard input is open.
 HOLDER = """

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,11 @@ import pytest
 
 import hpc
 from hpc.client import grouproute
-from hpc.errors import CompositeError
+from hpc.errors import CompositeError, EngineLost
 
 from . import netns
 from .conftest import Processes, wait_until
-from .mpi_flavours import OWN, environment
+from .mpi_flavours import OWN, OWN_MPIRUN, environment
 
 pytestmark = pytest.mark.needs_mpi
 START_S = 30.0
@@ -101,7 +100,8 @@ def test_a_rank_that_lacks_the_name_stalls_nobody(rc: hpc.RemoteController) -> N
 def test_what_is_done_together_is_neither_aborted_nor_interrupted_in_parts(rc: hpc.RemoteController) -> None:
     link = rc._connected()
     rc[:].execute("import threading; go = threading.Event()")
-    slow = rc[1].execute("go.wait(60)", block=False)
+    slow = rc[1].execute("print('begun', flush=True); go.wait(60)", block=False)
+    wait_until(lambda: "begun" in slow.stdout, "rank 1 to begin")
     waiting = grouproute.reduce(link, rc.ids, "rank", "sum")
     wait_until(lambda: rc.queue_status()[0]["tasks"] == 1, "rank 0 to wait for rank 1")
     waiting.abort()
@@ -109,6 +109,79 @@ def test_what_is_done_together_is_neither_aborted_nor_interrupted_in_parts(rc: h
     rc[:].interrupt()
     assert waiting.get(START_S) == 3
     assert isinstance(slow.exception(START_S), KeyboardInterrupt)
+
+
+NO_ROOM = """
+from hpc.engine import collective
+room = collective._room
+def no_room(nbytes):
+    raise MemoryError("no room")
+collective._room = no_room
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_has_no_room_stops_all_before_data_move(rc: hpc.RemoteController, rank: int) -> None:
+    v, whole = rc[:], np.arange(300_000.0)
+    v.route = "mpi"
+    rc[rank].execute(NO_ROOM)
+    for send in (lambda: v.push({"x": whole}), lambda: v.scatter("x", whole)):
+        with pytest.raises(CompositeError, match=f"rank {rank}: MemoryError: no room") as caught:
+            send()
+        assert isinstance(caught.value[rank], MemoryError)
+    rc[rank].execute("collective._room = room")
+    v.scatter("x", whole)
+    assert v.gather("x").tobytes() == whole.tobytes()
+    assert evaluate(v, "comm.allreduce(1)") == [3] * 3
+
+
+DIES = """
+import os, signal
+from hpc.mpi.collectives import Team
+def die(*_):
+    {how}
+Team.bcast = Team.scatterv = Team.gatherv = die
+"""
+
+
+def gather_from_a_rank_that_dies(rc: hpc.RemoteController, rank: int, how: str) -> CompositeError:
+    """Have a rank die when all others are in MPI already, or about to be; return what the client hears."""
+    v = rc[:]
+    v.route = "mpi"
+    v.execute("import numpy; x = numpy.zeros(1_000_000)")
+    rc[rank].execute(DIES.format(how=how))
+    result = v.gather("x", block=False)
+    with pytest.raises(CompositeError) as caught:
+        result.get(START_S)
+    wait_until(lambda: not rc.ids, "the end of the group")
+    return caught.value
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_dies_while_data_move_ends_its_group(rc: hpc.RemoteController, rank: int) -> None:
+    error = gather_from_a_rank_that_dies(rc, rank, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert all(isinstance(each, EngineLost) for each in error.errors.values())
+    assert "SIGKILL" in str(error[rank])
+
+
+def test_ranks_that_their_launcher_leaves_alone_do_not_wait_for_one_that_died(processes: Processes) -> None:
+    controlling = processes.spawn(
+        sys.executable, "-m", "hpc.cli.ipcontroller", "--ip", "127.0.0.1", "--port", "0", "--name", "alone"
+    )
+    file = processes.home / "clusters" / "alone" / "client.json"
+    wait_until(lambda: file.exists() or controlling.poll() is not None, "the controller")
+    ipengine = [sys.executable, "-m", "hpc.cli.ipengine", "--connection-file", str(file.with_name("engine.json"))]
+    alone = ["-disable-auto-cleanup"] if OWN_MPIRUN.flavour == "MPICH" else []  # Open MPI always ends the others
+    engines = processes.spawn(str(OWN.mpirun), *alone, "-n", "3", *ipengine, env=environment())
+    with hpc.connect("alone") as rc:
+        rc.wait_for_engines(3, timeout=START_S)
+        error = gather_from_a_rank_that_dies(rc, 1, "os._exit(3)")
+        assert set(error.errors) >= {0, 1}, "rank 2 may have done its part"
+        assert "exited with status 3" in str(error[1])
+        assert "engine 1 (rank 1" in str(error[0])
+        rc.shutdown(controller=True)
+    engines.communicate(timeout=START_S)
+    controlling.communicate(timeout=START_S)
 
 
 TWO_CLIENTS = """
@@ -199,10 +272,10 @@ def start_engines(hosts: netns.Hosts, port: int, per_host: int) -> tuple[list[st
     variables = environment(PATH=bin_first)
     del variables["PRTE_MCA_rmaps_default_mapping_policy"]  # said on the command line
     agent = hosts.agent(variables)
-    variables |= {"HYDRA_LAUNCHER": "rsh", "HYDRA_LAUNCHER_EXEC": agent, "PRTE_MCA_plm_ssh_agent": agent}
+    variables |= {"HYDRA_LAUNCHER": "rsh", "HYDRA_LAUNCHER_EXEC": agent}
+    variables |= {"PRTE_MCA_plm_ssh_agent": agent, "OMPI_MCA_plm_rsh_agent": agent}  # of Open MPI 5, and of 4
     places = ",".join(f"{name}:{per_host}" for name in hosts.names)
-    version = subprocess.run([OWN.mpirun, "--version"], capture_output=True, text=True, check=False).stdout
-    is_open_mpi = "Open MPI" in version or "PRTE" in version
+    is_open_mpi = OWN_MPIRUN.flavour == "Open MPI"
     where = ["--host", places, "--map-by", f"ppr:{per_host}:node:oversubscribe"] if is_open_mpi else ["-hosts", places]
     ipengine = [sys.executable, "-m", "hpc.cli.ipengine", f"--controller-ip={hosts.addresses['h1']}"]
     n = per_host * len(hosts.names)
@@ -220,7 +293,9 @@ def test_a_group_that_spans_hosts_hands_data_on_itself(hosts: netns.Hosts, proce
     engines = processes.spawn(*hosts.on("h1", *command), env=variables)
     client = processes.spawn(*hosts.on("h1", sys.executable, "-c", CLIENT))
     said, _ = client.communicate(timeout=100)
-    assert client.returncode == 0, said
+    if client.returncode != 0:
+        engines.terminate()
+        pytest.fail(f"{said}\nthe engines said:\n{engines.communicate(timeout=30)[0]}")
     answer = json.loads(said.splitlines()[-1])
     assert answer["ok"]
     assert answer["hosts"] == ["h1", "h2", "h3"]

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 import hpc
-from hpc.errors import CompositeError
+from hpc.errors import CompositeError, EngineLost
+from hpc.transport.pieces import Voice
 
 from .conftest import wait_until
 
@@ -269,3 +271,63 @@ def test_a_client_by_tcp_gets_the_same(rc: "hpc.RemoteController", monkeypatch: 
         assert {row["route"] for row in result.metadata} == {"tcp"}
         assert np.array_equal(far[0]["x"], array), "the controller unpacks what engines send through shared memory"
         assert np.array_equal(far[:].gather("z"), np.tile(array, 3))
+
+
+def test_the_first_array_goes_from_memory_to_memory(rc: "hpc.RemoteController") -> None:
+    engine, array = rc[1], np.arange(2 * MIB)
+    result = engine.push({"first": array}, block=False)
+    array[:] = 0
+    result.get()
+    assert result.metadata["route"] == "shm"
+    pid = engine.apply_sync(os.getpid)
+    assert segments_of(pid) == [], "the array is in memory of the engine's own"
+    assert np.array_equal(engine["first"], np.arange(2 * MIB))
+    rc[:].scatter("parts", np.arange(6 * MIB))
+    assert np.array_equal(rc[:].gather("parts"), np.arange(6 * MIB))
+
+
+def test_a_busy_engine_does_not_hold_up_who_pushes(rc: "hpc.RemoteController") -> None:
+    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
+        listener.bind(f"{folder}/gate")
+        listener.listen()
+        wait = "import socket; s = socket.socket(socket.AF_UNIX); s.connect({!r}); s.recv(1)"
+        busy = rc[0].apply_async(exec, wait.format(f"{folder}/gate"), {})
+        gate, _ = listener.accept()
+        array = np.arange(2 * MIB)
+        result = rc[0].push({"x": array}, block=False)
+        assert result.sent
+        assert not result.done()
+        array[:] = 0
+        gate.close()
+        busy.get()
+        result.get()
+    assert np.array_equal(rc[0]["x"], np.arange(2 * MIB))
+
+
+def test_an_engine_that_is_killed_while_it_receives(
+    rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, say = rc[2].apply_sync(os.getpid), Voice.say
+
+    def kill(voice: Voice, word: bytes) -> None:
+        os.kill(pid, signal.SIGKILL)
+        say(voice, word)
+
+    monkeypatch.setattr(Voice, "say", kill)
+    with pytest.raises(EngineLost):
+        rc[2].push({"x": np.ones(4 * MIB)})
+    monkeypatch.undo()
+    rc[0].push({"x": np.ones(4 * MIB)})
+    assert rc[0]["x"].sum() == 4 * MIB
+
+
+def test_ctrl_c_while_an_array_is_handed_over(rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    rc[0].execute("x = 1")
+    monkeypatch.setattr(Voice, "say", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        rc[0].push({"x": np.ones(4 * MIB)})
+    monkeypatch.undo()
+    assert rc[0]["x"] == 1, "half an array is none"

@@ -38,9 +38,9 @@ class Bench:
             self.do(ev.EngineCame(info, channel, left_s))
         return info
 
-    def submit(self, count=1, kind=m.Kind.SPAN, targets=None, function=F, **more):
+    def submit(self, count=1, kind=m.Kind.SPAN, targets=None, function=F, body=(b"body",), **more):
         first, self.first = self.first, self.first + count
-        self.do(ev.ClientSaid(1, m.Submit(first, count, kind, [function], targets, 0.0, **more), (b"body",)))
+        self.do(ev.ClientSaid(1, m.Submit(first, count, kind, [function], targets, 0.0, **more), body))
         return first
 
     def runs(self):

@@ -41,3 +41,35 @@ def test_operations_of_two_clients_have_one_order_on_all_engines():
         for other in order.values():
             common = set(one) & set(other)
             assert [op for op in one if op in common] == [op for op in other if op in common]
+
+
+def group_of_three():
+    bench = Bench()
+    for rank in range(3):
+        bench.engine(f"e{rank}", "g", rank, 3)
+    return bench
+
+
+def test_ranks_that_wait_for_one_that_died_leave():
+    bench = group_of_three()
+    first = bench.submit(2, m.Kind.EACH, [1, 2], b"!bcast")
+    bench.do(ev.EngineDied(1, 9, -1))
+    (ended,) = bench.messages(m.Ended)
+    assert (ended.start, ended.stop, ended.reason) == (0, 1, m.EndReason.SIGNAL)
+    stops = bench.of(m.Stop)
+    assert [action.engine for action in stops] == [0, 2]
+    assert "wait in MPI for one that is gone: engine 1 (rank 1" in stops[0].message.reason
+    bench.do(ev.EngineSaid(2, m.Goodbye("told to")))
+    (ended,) = bench.messages(m.Ended)
+    assert (ended.first, ended.start, ended.stop, ended.reason) == (first, 1, 2, m.EndReason.GROUP)
+    assert "ended with its group: engine 1 (rank 1" in ended.detail
+
+
+def test_ranks_that_wait_for_nobody_stay():
+    bench = group_of_three()
+    first = bench.submit(2, m.Kind.EACH, [1, 2], b"!bcast")
+    for engine in (1, 2):
+        bench.finish(engine, first, engine - 1, engine)
+    bench.submit(1, m.Kind.EACH, [1])
+    bench.do(ev.EngineDied(1, 9, -1))
+    assert bench.of(m.Stop) == []

@@ -1,55 +1,15 @@
-"""Reductions at the client, and the bar that shows long transfers."""
+"""The bar that shows long transfers."""
 
 import sys
-import time
+import threading
 import types
 
-import numpy as np
 import pytest
 
-from hpc.client import progress, reducing
+from hpc.client import progress
 from hpc.client.outcome import Reply
-
-
-@pytest.mark.parametrize(
-    ("op", "numbers", "arrays"),
-    [
-        ("sum", 6, [4, 2]),
-        ("prod", 6, [0, 0]),
-        ("max", 3, [3, 2]),
-        ("min", 1, [0, 0]),
-        ("land", True, [False, False]),
-        ("lor", True, [True, True]),
-        (lambda a, b: a - b, -4, [-2, -2]),
-    ],
-)
-def test_reduce(op, numbers, arrays):
-    assert reducing.reduce([1, 2, 3], op) == numbers
-    parts = [np.array([1, 0], "i1"), np.array([0, 2], "i1"), np.array([3, 0], "i1")]
-    back = reducing.reduce(parts, op)
-    assert back.tolist() == arrays
-    assert back.dtype == (bool if op in ("land", "lor") else "i1")
-    masked = [np.ma.masked_array([1, 2], mask=[True, False]), np.ma.masked_array([3, 4])]
-    assert np.ma.getmaskarray(reducing.reduce(masked, "sum")).tolist() == [True, False]
-
-
-def test_reduce_of_one_and_of_other_things():
-    assert reducing.reduce([7], "sum") == 7
-    assert reducing.reduce([7], "land") is True
-    assert reducing.reduce([np.array([2, 0])], "lor").tolist() == [True, False]
-    assert reducing.reduce([[1], [2]], "sum") == [1, 2]
-    assert reducing.reduce(["a", "b"], "max") == "b"
-    assert reducing.reduce([np.array(1), np.array(2)], "sum") == 3
-    assert reducing.reduce([np.ones(2), np.ones((3, 2))], "sum").shape == (3, 2)
-    assert reducing.reduce([np.ones(2, "i4"), np.ones(2)], "sum").dtype == float
-    dates = [np.array(["2020-01-01"], "M8[D]"), np.array(["2021-01-01"], "M8[D]")]
-    assert reducing.reduce(dates, "max") == dates[1]
-
-
-@pytest.mark.parametrize(("op", "error"), [("mean", ValueError), (3, TypeError), (None, TypeError)])
-def test_what_is_no_operation(op, error):
-    with pytest.raises(error, match="land"):
-        reducing.check(op)
+from hpc.client.progress import Transfer
+from hpc.transport.meter import meter
 
 
 class Slow:
@@ -101,8 +61,15 @@ def faketqdm(monkeypatch):
     monkeypatch.setattr(Reply, "frames", [b"", b"x" * 1000])
 
 
-def test_a_long_transfer_shows_a_bar():
-    progress.follow(Slow(10**9, 3), time.monotonic() - 2)
+@pytest.fixture(autouse=True)
+def long_ago(monkeypatch):
+    """Let transfers be long ones: they have begun two seconds ago."""
+    monkeypatch.setattr(progress, "SHOW_AFTER_S", -1.0)
+
+
+def test_a_long_transfer_shows_what_engines_have_answered():
+    with Transfer("scatter x") as transfer:
+        transfer.follow(Slow(10**9, 3))
     (bar,) = bars
     assert bar.closed
     assert bar.n == 5 * 10**8 + 1000
@@ -110,15 +77,50 @@ def test_a_long_transfer_shows_a_bar():
     assert bar.texts[-1].endswith(" GB/s, shm")
 
 
-def test_short_and_small_ones_show_none():
-    progress.follow(Slow(10**9, 0), time.monotonic())
-    progress.follow(Slow(10**6, 3), time.monotonic() - 2)
+def test_bytes_within_one_message_are_seen_by_whoever_moves_them(monkeypatch):
+    monkeypatch.setattr(progress, "TICK_S", 0.0)
+    with Transfer("push x", 100 << 20) as transfer:
+        for _ in range(10):
+            thread = threading.Thread(target=meter.count, args=(10 << 20,))
+            thread.start()
+            thread.join()
+        (bar,) = bars
+        assert len(bar.texts) == 10
+        assert (bar.n, bar.total) == (100 << 20, 100 << 20)
+        assert transfer.measure() == (100 << 20, 100 << 20, "")
+        assert not bar.closed
+    assert bar.closed
+    assert not meter.watchers
+    meter.count(5)
+    assert len(bar.texts) == 10
+
+
+def test_what_was_announced_is_the_total():
+    with Transfer("pull x") as transfer:
+        meter.expect(64 << 20, "tcp")
+        meter.count(16 << 20)
+        assert transfer.measure() == (64 << 20, 16 << 20, "tcp")
+    assert (bars[0].n, bars[0].total) == (16 << 20, 64 << 20)
+
+
+def test_short_small_and_unwanted_ones_show_none(monkeypatch):
+    with Transfer("push x", is_shown=False) as transfer:
+        assert not meter.watchers
+        transfer.follow(Slow(10**9, 3))
+    with Transfer("push x") as transfer:
+        transfer.follow(Slow(10**6, 3))
+    monkeypatch.setattr(progress, "SHOW_AFTER_S", 60.0)
+    with Transfer("push x") as transfer:
+        meter.expect(10**9)
+        meter.count(10**9)
+        transfer.follow(Slow(10**9, 0))
     assert not bars
 
 
 def test_a_bar_is_closed_when_the_wait_is_interrupted():
     result = Slow(10**9, 10)
     result._route = lambda _: 1 / 0 if result.ticks < 5 else "tcp"
-    with pytest.raises(ZeroDivisionError):
-        progress.follow(result, time.monotonic())
+    with pytest.raises(ZeroDivisionError), Transfer("push x") as transfer:
+        transfer.follow(result)
     assert bars[0].closed
+    assert not meter.watchers

@@ -165,6 +165,11 @@ def test_a_zombie_is_dead():
     os.waitpid(pid, 0)
 
 
+def test_processes_in_other_containers_are_not_seen():
+    assert make(started=1, pid_space="pid:[1]").is_stale() == ""
+    assert make(started=1, pid_space=host.pid_space()).is_stale()
+
+
 def test_another_process_with_the_same_id():
     assert "is another one now" in make(started=host.own_start_ticks() - 1).is_stale()
 

@@ -19,6 +19,7 @@ from hpc.engine.namespace import REMEMBERED_SOURCES, Namespace
 from hpc.engine.results import own, pack_value, traceback_text
 from hpc.engine.start import EngineOptions
 from hpc.errors import NoCommunicator, SerializationError
+from hpc.wire import objects
 from hpc.wire.functions import dump_function
 from hpc.wire.objects import Reference
 
@@ -131,8 +132,19 @@ def test_references(namespace):
     assert namespace.resolve(Reference("a")) is namespace.names["a"]
     assert namespace.resolve(Reference("a", engine=3)) is namespace.names["a"]
     assert namespace.resolve("a") == "a"
-    with pytest.raises(NotImplementedError, match="of engine 5, this is engine 3"):
-        namespace.resolve(Reference("a", engine=5))
+    far = Reference("a", engine=5)
+    with pytest.raises(NameError, match="not sent to engine 3"):
+        namespace.resolve(far)
+    assert namespace.export(["a"]) == {Reference("a", engine=3): [1, 2]}
+    namespace.bring([objects.dumps({far: [5]}), objects.dumps(namespace.export(["a"]))])
+    assert namespace.resolve(far) == [5]
+    assert namespace.resolve(Reference("a", engine=3)) is namespace.names["a"]
+    namespace.push({"b": Reference("a", engine=3), "c": far})
+    assert namespace.names["b"] == [1, 2]
+    assert namespace.names["b"] is not namespace.names["a"]
+    namespace.forget()
+    assert namespace.names["c"] == [5]
+    assert not namespace.brought
 
 
 def test_run_sets_file_for_its_time(namespace):

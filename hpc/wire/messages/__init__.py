@@ -24,11 +24,13 @@ from hpc.wire.messages.client import (
     Order,
     Query,
     Shutdown,
+    Source,
     Submit,
 )
 from hpc.wire.messages.connection import Ack, EngineInfo, Goodbye, Hello, Identify, Refused, Welcome
 from hpc.wire.messages.engine import Entry, Need, Notice, Output, Results, Revoke, Revoked, Run, Stop
 from hpc.wire.messages.launcher import Exited, Group, Start
+from hpc.wire.messages.parcels import Fetch, Label, Offer, Piece, Release, Taken, Withdraw
 
 __all__ = [
     "TOGETHER",
@@ -46,28 +48,36 @@ __all__ = [
     "Engines",
     "Entry",
     "Exited",
+    "Fetch",
     "Goodbye",
     "Group",
     "Hello",
     "Identify",
     "Interrupt",
     "Kind",
+    "Label",
     "Message",
     "Need",
     "Notice",
+    "Offer",
     "Options",
     "Order",
     "Output",
+    "Piece",
     "Query",
     "Refused",
+    "Release",
     "Results",
     "Revoke",
     "Revoked",
     "Run",
     "Shutdown",
+    "Source",
     "Start",
     "Status",
     "Stop",
     "Submit",
+    "Taken",
     "Welcome",
+    "Withdraw",
 ]

@@ -25,7 +25,7 @@ class Kind(IntEnum):
 
 
 # Built-in operations that all targets of a bundle do together: each waits for the others, so it is all of them or none.
-TOGETHER = frozenset((b"!bcast", b"!scatterv", b"!gatherv", b"!reduce"))
+TOGETHER = frozenset((b"!bcast", b"!scatterv", b"!gatherv", b"!reduce", b"!share"))
 
 
 class Status(IntEnum):

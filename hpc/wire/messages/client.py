@@ -3,6 +3,7 @@
 from typing import Any
 
 from hpc.wire.messages.base import EndReason, Kind, Message
+from hpc.wire.messages.parcels import Label
 
 # ---------------------------------------------------------------- to the controller
 
@@ -28,12 +29,20 @@ class Options(Message):
     expected_s: float = 0.0
 
 
+class Source(Message):
+    """An engine that has objects which are arguments; ``call`` is the pickle of ``(args, kwargs)`` of `!export`."""
+
+    engine: int
+    call: bytes
+
+
 class Submit(Message, tag=17):
     """Tasks ``first`` to ``first + count - 1``; the body follows as `frames` frames.
 
     ``targets`` is None for load-balanced work, one engine id for CALLS on that engine, or ``count`` ids for EACH.
     Load-balanced work may be placed on ``eligible`` engines only, if that is not None. ``route`` is the way that large
-    results shall take, '' for the best one. The arguments are what engine ``source`` makes of the body by ``!export``.
+    results shall take, '' for the best one. ``sources`` are asked for objects first: what each has follows the calls in
+    the body that engines get, as a call of function -1.
     """
 
     first: int
@@ -45,7 +54,8 @@ class Submit(Message, tag=17):
     options: Options | None = None
     eligible: list[int] | None = None
     route: str = ""
-    source: int = -1
+    sources: list[Source] = []
+    parcels: list[Label] = []
 
 
 class Abort(Message, tag=18):
@@ -104,6 +114,7 @@ class Delivery(Message, tag=64):
     """Results; the frames of all items follow, in order."""
 
     items: list[Delivered]
+    parcels: list[Label] = []
 
 
 class EngineRow(Message):

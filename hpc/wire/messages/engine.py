@@ -1,6 +1,7 @@
 """Between controller and engine (docs/protocol.md, section 5), both ways; `Define` and `Interrupt` are in `client`."""
 
 from hpc.wire.messages.base import EndReason, Kind, Message, Status
+from hpc.wire.messages.parcels import Label
 
 # ---------------------------------------------------------------- to the engine
 
@@ -15,6 +16,7 @@ class Run(Message, tag=32):
     kind: Kind
     functions: list[bytes]
     route: str = ""
+    parcels: list[Label] = []
 
 
 class Revoke(Message, tag=33):
@@ -40,7 +42,8 @@ class Entry(Message):
 
     ``payload`` is the pickle of the value, or of the error (`hpc.wire.objects`); its buffers
     follow as frames. ``stdout`` and ``stderr`` are what was not sent before as one of ``n_outputs`` `Output` messages.
-    Times are seconds since the epoch, UTC.
+    Times are seconds since the epoch, UTC. ``route`` is the way that arguments took from other engines, '' if there
+    were none.
     """
 
     status: Status
@@ -51,6 +54,7 @@ class Entry(Message):
     stdout: str = ""
     stderr: str = ""
     n_outputs: int = 0
+    route: str = ""
 
 
 class Results(Message, tag=48):
@@ -67,6 +71,7 @@ class Results(Message, tag=48):
     packed: bool
     failed: list[int]
     seconds: float
+    parcels: list[Label] = []
 
 
 class Output(Message, tag=49):
