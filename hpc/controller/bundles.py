@@ -191,3 +191,11 @@ class Part:
     def __repr__(self) -> str:
         state = "waits" if self.engine is None else f"{'on' if self.sent else 'for'} engine {self.engine.id}"
         return f"<Part {self.bundle.client.number}/{self.bundle.first}[{self.start}:{self.stop}] {state}>"
+
+
+def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
+    """Return the message that has a part, or some of it, run."""
+    bundle = part.bundle
+    if start < 0:
+        start, stop = part.start, part.stop
+    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)

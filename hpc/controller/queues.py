@@ -6,7 +6,7 @@ of direct work is the order of submission on every engine, because one event que
 
 from hpc.controller import feeding
 from hpc.controller.balance import STUCK_S, UNKNOWN_S, WORTH_STEALING_S, Pool, Seat
-from hpc.controller.bundles import Bundle, Part
+from hpc.controller.bundles import Bundle, Part, run_message
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
 from hpc.controller.events import Action, Command, Deliver, Frames, Send, Tell
 from hpc.controller.pools import Pools
@@ -392,11 +392,3 @@ class Queues:
         if pool is not None:
             pool.withdraw(high - low)
         self.end(bundle, low, high, m.EndReason.ABORTED, "aborted before it began")
-
-
-def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
-    """Return the message that has a part, or some of it, run."""
-    bundle = part.bundle
-    if start < 0:
-        start, stop = part.start, part.stop
-    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)
