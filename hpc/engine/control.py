@@ -89,6 +89,8 @@ class Control(threading.Thread):
         interrupts, departure = self._place.interrupts, self._departure
         if departure.of_scheduler:
             interrupts.notices = (*interrupts.notices, signal.SIGTERM)
+        elif self._place.namespace.identity.size > 1 and not departure.of_script:
+            interrupts.notices = ()  # with SIGUSR1 MPICH tells ranks that another one has died
         while self._is_needed() or self._is_wanted():
             self._wait(NUDGE_S if interrupts.leaving else self._timeout_s())
             self._receive()
@@ -205,6 +207,7 @@ class Control(threading.Thread):
         elif type(message) is Interrupt:
             self._place.interrupts.interrupt_task()
         elif type(message) is Stop:
+            self._departure.cut_short()  # the Stop that ends a departure in peace comes over the work channel
             self._place.interrupts.leave(message.reason)
         elif type(message) is Goodbye:
             self._place.interrupts.leave(f"the controller has left: {message.reason}")

@@ -41,7 +41,7 @@ class Departure:
         self.end = allocation.end
         self.why = EndReason.WALLTIME
         self.step = Step.NONE
-        self.of_scheduler = allocation.of_scheduler
+        self.of_scheduler, self.of_script = allocation.of_scheduler, allocation.of_script
         self._notice_s = allocation.notice_s
         self._notice_at = self.end - self._notice_s
         self._last_call_at = self.end - self._notice_s / 2
@@ -75,6 +75,11 @@ class Departure:
             self.end = now + self._notice_s
             self._last_call_at = now + self._notice_s / 2
         # Else tasks may go on for as long as the controller was told that they may.
+
+    def cut_short(self) -> None:
+        """Take note that the engine is to go now, whatever it still has to do."""
+        if self.given:
+            self.step = Step.OVER
 
     def goodbye(self, reason: str, troubles: Sequence[str] = ()) -> Goodbye:
         """Return what the engine says when it leaves, for a reason that counts if no notice was given."""

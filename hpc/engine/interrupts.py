@@ -115,7 +115,7 @@ class Interrupts:
         signal.pthread_kill(self._main, signal.SIGINT)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if signum in self.notices:
+        if signum in self.notices or signum == signal.SIGUSR1:
             return
         asked, self.pending = self.pending, False
         if self.leaving:

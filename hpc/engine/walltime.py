@@ -22,13 +22,14 @@ class Allocation:
     """What is known of the end: ``end`` in seconds since the epoch, infinite if there is none to be seen.
 
     ``of_scheduler`` says whether a scheduler started this process, so that SIGTERM means that it takes the nodes back.
-    ``trouble`` is what could not be understood.
+    ``of_script`` says whether a job script may announce the end with SIGUSR1. ``trouble`` is what is not understood.
     """
 
     end: float = math.inf
     notice_s: float = NOTICE_S
     of_scheduler: bool = False
     trouble: str = ""
+    of_script: bool = False
 
 
 ENDLESS: Final = Allocation()
@@ -41,7 +42,7 @@ def find_allocation(environ: Mapping[str, str], now: float) -> Allocation:
     end = next((end for end in ends if end), math.inf)
     notice_s = _seconds(environ, NOTICE, trouble) or min(NOTICE_S, NOTICE_SHARE * max(0.0, end - now))
     of_scheduler = end < math.inf or any(environ.get(name) for name in JOBS)
-    return Allocation(end, notice_s, of_scheduler, "; ".join(trouble))
+    return Allocation(end, notice_s, of_scheduler, "; ".join(trouble), of_scheduler or bool(environ.get(NOTICE)))
 
 
 def time_left() -> float:

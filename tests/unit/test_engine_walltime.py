@@ -333,3 +333,20 @@ def test_a_shutdown_without_notice_runs_no_hooks(ending, tmp_path):
         assert goodbye == m.Goodbye("shutdown")
         assert channel == "control"
         assert not trace.exists()
+
+
+def test_who_is_told_to_stop_does_not_wait_for_the_end():
+    departure = Departure(Allocation(end=1000, notice_s=60))
+    departure.cut_short()
+    assert departure.step is Step.NONE
+    departure.signalled(signal.SIGUSR1, 500.0)
+    assert departure.next(500.0) is Step.NOTICE
+    departure.cut_short()
+    assert departure.next(2000.0) is Step.NONE
+    assert departure.step is Step.OVER
+
+
+def test_ranks_outside_of_jobs_hear_no_notices():
+    assert not find_allocation({}, 0.0).of_script
+    for name in ("HPC_NOTICE_S", "HPC_WALLTIME_END", "SLURM_JOB_END_TIME", "PBS_JOBID"):
+        assert find_allocation({name: "60"}, 0.0).of_script
