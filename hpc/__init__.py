@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from hpc.cluster import Cluster as Cluster
     from hpc.cluster.executor import Executor as Executor
     from hpc.engine.current import comm as comm
+    from hpc.engine.hooks import on_walltime as on_walltime
+    from hpc.engine.walltime import time_left as time_left
     from hpc.wire.objects import Reference as Reference
 
     Client = RemoteController
@@ -42,6 +44,8 @@ _EXPORTS = {
     "comm": ("hpc.engine.current", "comm"),
     "connect": ("hpc.client", "connect"),
     "errors": ("hpc.errors", ""),
+    "on_walltime": ("hpc.engine.hooks", "on_walltime"),
+    "time_left": ("hpc.engine.walltime", "time_left"),
 }
 
 __all__ = [  # noqa: PLE0604 - the names are those of the table

@@ -87,7 +87,7 @@ class EngineLost(HpcError):  # noqa: N818 - a public name
     engine_id, rank, host, pid : int, int, str, int
         Which engine it was; ``engine_id`` is -1 where none was involved yet.
     reason : str
-        ``signal``, ``exit``, ``vanished``, ``shutdown``, ``group`` or ``goodbye``.
+        ``signal``, ``exit``, ``vanished``, ``shutdown``, ``group``, ``goodbye``, ``walltime`` or ``preempted``.
     signal : int or None
         The signal that ended it, where it is known.
     """

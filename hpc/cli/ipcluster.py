@@ -17,7 +17,12 @@ COMMANDS: Final = {
     "list": ("listing", "List the clusters of this user, also those that are gone."),
     "status": ("status", "Show a cluster's controller and engines."),
     "logs": ("logs", "Show what controller and engines have logged."),
+    "doctor": ("doctor", "Check this machine, its MPI and its scheduler for what clusters need."),
     "run": ("run", "Start a cluster, run a script as its client, end it."),
+    "scale": ("scale", "Start or end engines of a cluster that runs."),
+    "script": ("script", "Print a job script: a cluster in an allocation, a batch run, engines."),
+    "submit": ("submit", "Submit such a job."),
+    "tunnel": ("tunnel", "Reach a cluster from a machine outside, through ssh."),
 }
 
 
@@ -66,6 +71,7 @@ def main(ctx: click.Context, /, debug: bool, **launch: Any) -> None:
       ipcluster start -n 4                returns when 4 engines are usable
       ipcluster status                    who is there
       ipcluster stop                      ends it
+      ipcluster start -n 64 --launcher slurm --walltime 2:00:00
       ipcluster run -n 8 --mpi -- analysis.py
 
     Exit status: 0 in order (the end by Ctrl-C of a cluster that ran is), 1 something failed, 2 usage, 130 Ctrl-C

@@ -9,7 +9,7 @@ import click
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hpc", prog_name="ipcontroller")
-@click.option("--ip", default="*", show_default=True, help="Address to listen at; '*' for all interfaces.")
+@click.option("--ip", default="*", show_default=True, help="Address or interface to listen at; '*' for all.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=10000, show_default=True, help="Port for all; 0 for any free one."
 )
@@ -37,10 +37,13 @@ def main(ip: str, port: int, engine_port: int | None, name: str, log_level: str)
 
     Exit status: 0 after Ctrl-C or a shutdown by a client, 1 if it failed, 2 usage.
     """
-    from hpc.cluster.record import free_name
+    from hpc.cluster.record import find_entry, free_name
 
     try:
         name, note = free_name(name)
+        left = find_entry(name)
+        if left is not None:  # by one that is gone
+            left.clean()
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     except FileExistsError as error:

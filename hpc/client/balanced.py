@@ -1,6 +1,7 @@
 """Work for whichever engine is free."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -34,23 +35,35 @@ class LoadBalancedView(View):
         The engines that may be used; None for all, also those that come later.
     retries : int
         How often a task that failed, or whose engine was lost, is tried again.
+    expected_s : float
+        The seconds that a task takes, 0 if that is not known. It is sent to no engine whose allocation ends earlier.
     """
 
     def __init__(
-        self, rc: "RemoteController", targets: list[int] | None = None, *, retries: int = 0, block: bool = True
+        self,
+        rc: "RemoteController",
+        targets: list[int] | None = None,
+        *,
+        retries: int = 0,
+        expected_s: float = 0.0,
+        block: bool = True,
     ) -> None:
         super().__init__(rc, block)
         self._targets = targets
         self._retries = retries
+        self._expected_s = _checked_s(expected_s)
         self._placement = Placement(None)
         self._settle()
 
     def __repr__(self) -> str:
         where = "all engines" if self._targets is None else f"engines {ranges(sorted(self._targets))}"
-        return f"<LoadBalancedView of {where}{f', {self._retries} retries' if self._retries else ''}>"
+        retries = f", {self._retries} retries" if self._retries else ""
+        return f"<LoadBalancedView of {where}{retries}{f', {self._expected_s:g} s each' if self._expected_s else ''}>"
 
     def _settle(self) -> None:
-        options = m.Options(retries=self._retries) if self._retries else None
+        options = None
+        if self._retries or self._expected_s:
+            options = m.Options(retries=self._retries, expected_s=self._expected_s)
         self._placement = Placement(None, options, self._targets)
 
     @property
@@ -73,6 +86,16 @@ class LoadBalancedView(View):
         if retries < 0:
             raise ValueError(f"retries must not be negative: {retries}")
         self._retries = retries
+        self._settle()
+
+    @property
+    def expected_s(self) -> float:
+        """The seconds that a task takes; 0 if that is not known."""
+        return self._expected_s
+
+    @expected_s.setter
+    def expected_s(self, expected_s: float) -> None:
+        self._expected_s = _checked_s(expected_s)
         self._settle()
 
     def __len__(self) -> int:
@@ -180,3 +203,9 @@ class LoadBalancedView(View):
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
         """End tasks that no engine has begun: those of the given results, by default all load-balanced ones."""
         self._rc._abort(results, None)
+
+
+def _checked_s(expected_s: float) -> float:
+    if not 0 <= expected_s < math.inf:
+        raise ValueError(f"expected_s must be the seconds that a task takes, or 0 if that is not known: {expected_s}")
+    return float(expected_s)

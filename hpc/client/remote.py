@@ -216,11 +216,16 @@ class RemoteController:
     broadcast_view = direct_view  # what is the same for all engines travels once in any case
 
     def load_balanced_view(
-        self, targets: int | Iterable[int] | str | None = None, *, retries: int = 0, block: bool = True
+        self,
+        targets: int | Iterable[int] | str | None = None,
+        *,
+        retries: int = 0,
+        expected_s: float = 0.0,
+        block: bool = True,
     ) -> LoadBalancedView:
         """Return a view that gives tasks to engines as they become free; by default to all that there are."""
         ids = None if targets is None or targets == "all" else self._ids_of(targets)
-        return LoadBalancedView(self, ids, retries=retries, block=block)
+        return LoadBalancedView(self, ids, retries=retries, expected_s=expected_s, block=block)
 
     # ------------------------------------------------------------ control
 
@@ -230,12 +235,17 @@ class RemoteController:
         return answer
 
     def queue_status(self, targets: int | Iterable[int] | str = "all") -> dict[Any, Any]:
-        """Count tasks: for each engine id ``queue``, ``tasks``, ``completed``, ``failed``; ``"unassigned"`` in all."""
+        """Count tasks: for each engine id ``queue``, ``tasks``, ``completed``, ``failed``; ``"unassigned"`` in all.
+
+        ``"short_of_time"`` lists those that wait because no engine will be there for the seconds that they take
+        (``tasks``, ``expected_s``), and how long the engine with the most time will be (``longest_s``).
+        """
         answer = self._connected().request(lambda number: m.Query(number, "queue_status"))
         chosen = None if targets == "all" else set(self._ids_of(targets))
         engines = {int(key): counts for key, counts in answer["engines"].items()}
         return {key: value for key, value in engines.items() if chosen is None or key in chosen} | {
-            "unassigned": answer["unassigned"]
+            "unassigned": answer["unassigned"],
+            "short_of_time": answer["short_of_time"],
         }
 
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
@@ -260,6 +270,16 @@ class RemoteController:
     def interrupt(self, targets: int | Iterable[int] | str = "all") -> None:
         """Raise KeyboardInterrupt in what the engines run now."""
         self._connected().order(m.Interrupt(self._ids_of(targets)))
+
+    def order(self, what: str, **arguments: Any) -> Any:
+        """Ask the supervisor of the cluster, by way of the controller; `hpc.Cluster` says what can be asked.
+
+        Raises
+        ------
+        HpcError
+            It cannot be done, or there is no supervisor; it says why.
+        """
+        return self._connected().request(lambda number: m.Order(number, what, arguments))
 
     def shutdown(self, targets: int | Iterable[int] | str = "all", controller: bool = False) -> None:
         """End engines, and with ``controller`` the whole cluster; return when they are gone."""

@@ -8,8 +8,8 @@ from hpc.wire import messages as m
 
 log = logging.getLogger("hpc")
 
-# How these end is nothing to warn of: somebody asked for it.
-_ASKED_FOR = (m.EndReason.SHUTDOWN, m.EndReason.GOODBYE)
+# These ends are nothing to warn of: somebody asked for it, or it was known beforehand.
+_IN_ORDER = (m.EndReason.SHUTDOWN, m.EndReason.GOODBYE, m.EndReason.WALLTIME, m.EndReason.PREEMPTED)
 
 
 class Roster:
@@ -24,7 +24,7 @@ class Roster:
     known : bool
         Whether the controller has sent its list yet.
     on_lost : list of callables
-        Called with the `End` of each engine that ends without having been asked to.
+        Called with the `End` of each engine that ends otherwise than in order.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Roster:
             engines.pop(end.id, None)
             repeated = self.departed.get(end.id) == end
             self.departed[end.id] = end
-            if end.reason not in _ASKED_FOR and not repeated:
+            if end.reason not in _IN_ORDER and not repeated:
                 lost.append(end)
         self.engines = dict(sorted(engines.items()))
         self.lost += lost
@@ -78,7 +78,7 @@ def _how(end: m.End) -> str:
         more = end.detail.removeprefix(f"was killed by {name}").strip()
         if not more:
             return text
-        return f"{text} {more}" if more.startswith("(") else f"{text}; it {more}"
+        return f"{text} {more}" if more.startswith(("(", "when ")) else f"{text}; it {more}"
     if end.detail:
         return end.detail  # the controller's words continue the sentence
     if end.reason == m.EndReason.EXIT and end.exit_code >= 0:
@@ -90,4 +90,6 @@ def _how(end: m.End) -> str:
         m.EndReason.SHUTDOWN: "was shut down",
         m.EndReason.GROUP: "ended together with its group",
         m.EndReason.GOODBYE: "left of its own accord",
+        m.EndReason.WALLTIME: "left at the end of its allocation",
+        m.EndReason.PREEMPTED: "left because its job was preempted",
     }.get(end.reason, "is gone")

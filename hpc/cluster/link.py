@@ -4,6 +4,7 @@ import getpass
 import os
 import socket
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from hpc import __version__
@@ -51,6 +52,35 @@ class LauncherLink:
     def close(self) -> None:
         """Close the link: the controller takes it for the end of its supervisor, and ends."""
         self._connection.close()
+
+
+class Questions:
+    """What a supervisor asks the controller, and who goes on with each answer."""
+
+    def __init__(self, send: Callable[[m.Message], None]) -> None:
+        self._send = send
+        self._asked: dict[int, Callable[[Any], None]] = {}
+        self._number = 100  # far from the few numbers that a supervisor uses by itself
+
+    def __repr__(self) -> str:
+        return f"<Questions {len(self._asked)} not answered>"
+
+    def query(self, what: str, then: Callable[[Any], None]) -> None:
+        """Ask, and go on with the answer's value."""
+        self._number += 1
+        self._asked[self._number] = then
+        self._send(m.Query(self._number, what))
+
+    def shut_down(self, engine_ids: list[int]) -> None:
+        """Have engines ended."""
+        self._number += 1
+        self._send(m.Shutdown(self._number, engine_ids, False))
+
+    def answered(self, answer: m.Answer) -> None:
+        """Go on with an answer."""
+        then = self._asked.pop(answer.request, None)
+        if then is not None and not answer.error:
+            then(answer.value)
 
 
 class Monitor:

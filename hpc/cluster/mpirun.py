@@ -23,21 +23,25 @@ class Mpirun(NamedTuple):
     def __str__(self) -> str:
         return f"{self.path} ({self.version or self.flavour})"
 
-    def command(self, n: int, program: "list[str]") -> list[str]:
-        """Return the command line that starts ``n`` ranks of a program on this machine."""
-        return [self.path, "-n", str(n), *program]
+    def command(self, n: int, program: "list[str]", hostfile: str = "") -> list[str]:
+        """Return the command line that starts ``n`` ranks of a program, on this machine or those of a hostfile."""
+        option = "--hostfile" if self.flavour == "Open MPI" else "-f"  # mpiexec of MPICH: also -hostfile, -machinefile
+        return [self.path, "-n", str(n), *((option, hostfile) if hostfile else ()), *program]
 
     def environment(self, base: Mapping[str, str], n: int) -> dict[str, str]:
-        """Return the environment in which `command` works for ``n`` ranks on this machine.
+        """Return the environment in which `command` works for ``n`` ranks on this machine, or within an allocation.
 
         Open MPI refuses to start more ranks than cores, binds each rank to one, and refuses root, where the only user
         of a container is root; all three are for production nodes, and a person's own setting of them wins.
         """
         environment = dict(base)
         if self.flavour == "Open MPI":
-            policies = {"OMPI_MCA_rmaps_base_oversubscribe": "1"}  # up to version 4
-            policies["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"  # from version 5 on
-            policies["OMPI_MCA_btl"] = "^ofi"  # looks for networks, for a second: on one machine there is none to find
+            policies = {}
+            if not _has_other_nodes(base):  # told so there, it would put all ranks on the first one
+                policies["OMPI_MCA_rmaps_base_oversubscribe"] = "1"  # up to version 4
+                policies["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"  # from version 5 on
+                # It looks for networks, for a second: on one machine there is none to find.
+                policies["OMPI_MCA_btl"] = "^ofi"
             if n > default_n():
                 policies["OMPI_MCA_hwloc_base_binding_policy"] = "none"
                 policies["PRTE_MCA_hwloc_default_binding_policy"] = "none"
@@ -47,6 +51,14 @@ class Mpirun(NamedTuple):
                 policies |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
             environment = policies | environment
         return environment
+
+
+def _has_other_nodes(environ: Mapping[str, str]) -> bool:
+    """Say whether mpirun will find itself in an allocation of several nodes."""
+    if environ.get("SLURM_JOB_NUM_NODES", "1") != "1":
+        return True
+    nodefile = environ.get("PBS_NODEFILE", "")
+    return bool(nodefile) and os.path.exists(nodefile) and len(set(Path(nodefile).read_text().split())) > 1
 
 
 def find() -> Mpirun:

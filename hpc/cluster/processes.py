@@ -130,6 +130,14 @@ def tail(path: str | Path, n_lines: int = 20) -> tuple[str, ...]:
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-n_lines:]
 
 
+def take_over_output(log: Path) -> None:
+    """Have whatever this process prints from now on written to its log."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    os.close(output)
+
+
 class Signals:
     """Signals as events of a readable file descriptor, for a select loop; `close` gives them back to Python.
 

@@ -13,18 +13,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from hpc.cluster import processes
-from hpc.cluster.options import DEFAULT_NAME, ClusterOptions
+from hpc.cluster.options import DEFAULT_NAME, ClusterOptions, GroupRow
 from hpc.errors import ConnectError, SecurityError
 from hpc.security.connection import ConnectionInfo
 from hpc.security.folders import base_dir, check_name, cluster_dir, clusters_dir
 from hpc.security.host import hostname, start_ticks
 
+if TYPE_CHECKING:
+    from hpc.cluster.submitted import Submitted
+
 RECORD_FILE: Final = "supervisor.json"
+# In a job that was submitted for a cluster: the name of the directory that says so.
+JOB_VARIABLE: Final = "HPC_JOB"
+_CONNECTION_FILES: Final = ("client.json", "engine.json", "monitor.json", "controller.json")
 LOGS: Final = "logs"
 
 
@@ -48,6 +54,7 @@ class Record(msgspec.Struct, kw_only=True):
     controller_pid: int = 0
     controller_started: int = 0
     mpirun: str = ""
+    groups: tuple[GroupRow, ...] = ()
 
     def save(self) -> None:
         """Write the record into the cluster's directory, atomically, readable by its owner only."""
@@ -69,26 +76,36 @@ class Record(msgspec.Struct, kw_only=True):
 
 @dataclass
 class Entry:
-    """A cluster as found on disk. ``gone`` says why it is no more, and is empty for one that lives."""
+    """A cluster as found on disk. ``gone`` says why it is no more, and is empty for one that lives.
+
+    ``jobs`` are those that were submitted for it and that no supervisor looks after.
+    """
 
     name: str
     directory: Path
     record: Record | None
     info: ConnectionInfo | None
     gone: str
+    jobs: "tuple[Submitted, ...]" = ()
 
     @property
     def state(self) -> str:
-        """``starting``, ``running``, ``orphaned`` (its supervisor is gone, the controller not yet) or ``gone``."""
+        """How far it has come.
+
+        ``submitted`` (jobs), ``starting``, ``running``, ``orphaned`` (its supervisor is gone, the controller not yet)
+        or ``gone``.
+        """
         if self.gone:
             return "gone"
         if self.record is None:
-            return "running"
+            return "running" if self.info is not None else "submitted"
         return self.record.state if self.record.is_alive() else "orphaned"
 
     @property
     def created(self) -> float:
         """When it was started, in seconds since the epoch."""
+        if self.record is None and self.info is None:
+            return min((entry.job.submitted_s for entry in self.jobs), default=0.0)
         return self.record.created if self.record else self.info.created if self.info else 0.0
 
     def clean(self) -> None:
@@ -106,7 +123,8 @@ class Entry:
 
 def entries() -> list[Entry]:
     """Return every cluster of this user that is found on disk, newest first, whether it lives or not."""
-    found = [entry for name in os.listdir(clusters_dir()) if (entry := find_entry(name)) is not None]
+    names = {*os.listdir(clusters_dir()), *_submitted()}
+    found = [entry for name in names if (entry := find_entry(name)) is not None]
     return sorted(found, key=lambda entry: entry.created, reverse=True)
 
 
@@ -115,9 +133,23 @@ def find_entry(name: str) -> Entry | None:
     directory = clusters_dir() / name
     record = _load_record(directory / RECORD_FILE)
     info = _load_info(directory / "client.json")
-    if record is None and info is None:
+    jobs = tuple(_submitted().get(name, ()))
+    if record is None and info is None and not jobs:
         return None
-    return Entry(name, directory, record, info, _why_gone(record, info))
+    gone = "" if record is None and info is None else _why_gone(record, info)
+    return Entry(name, directory, record, info, gone, jobs)
+
+
+def _submitted() -> "dict[str, list[Submitted]]":
+    """Return the jobs that were submitted for clusters, by the names of these."""
+    if not (base_dir() / "jobs").is_dir():  # most people never submit one, and need none of the code for it
+        return {}
+    from hpc.cluster.submitted import entries
+
+    found: dict[str, list[Submitted]] = {}
+    for entry in entries():
+        found.setdefault(entry.cluster, []).append(entry)
+    return found
 
 
 def _load_record(path: Path) -> Record | None:
@@ -182,6 +214,22 @@ def claim(options: ClusterOptions) -> tuple[Record, str]:
     return record, note
 
 
+def leave(record: Record, *, keep_logs: bool, failure: str) -> None:
+    """Remove what a cluster that has ended leaves; a ``failure`` stays on record so that `ipcluster list` can tell."""
+    directory = cluster_dir(record.name)
+    found = find_entry(record.name)
+    if found is not None and found.info is not None:  # the controller was not able to do it
+        remove_socket(found.info)
+    if not keep_logs:
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    for name in (*_CONNECTION_FILES, RECORD_FILE):
+        (directory / name).unlink(missing_ok=True)
+    if failure:
+        record.state, record.reason = "failed", failure
+        record.save()
+
+
 def free_name(wanted: str) -> tuple[str, str]:
     """Return the name asked for, or "default" or the next free one after it, and what is worth saying about that.
 
@@ -195,7 +243,7 @@ def free_name(wanted: str) -> tuple[str, str]:
     if wanted:
         check_name(wanted)
     name, note, number = wanted or DEFAULT_NAME, "", 1
-    while (entry := find_entry(name)) is not None and not entry.gone:
+    while (entry := find_entry(name)) is not None and not entry.gone and not _is_free(entry):
         if wanted:
             raise FileExistsError(
                 f"a cluster named {name!r} is {entry.state} already: use it (hpc.connect({name!r})), end it"
@@ -205,6 +253,16 @@ def free_name(wanted: str) -> tuple[str, str]:
         name = f"{DEFAULT_NAME}-{number}"
         note = f"a cluster named {DEFAULT_NAME!r} is running already: this one is named {name!r}"
     return name, note
+
+
+def _is_free(entry: Entry) -> bool:
+    """Say whether a cluster that has not been found gone leaves its name to us."""
+    if entry.record is not None and entry.record.is_here() and entry.record.is_alive():
+        return False
+    key = os.environ.get(JOB_VARIABLE)
+    if any(submitted.directory.name == key for submitted in entry.jobs):
+        return True  # it is the job that this process runs in, or what an earlier run of that has left elsewhere
+    return entry.state == "submitted" and not any(submitted.may_bring_a_controller() for submitted in entry.jobs)
 
 
 @contextlib.contextmanager

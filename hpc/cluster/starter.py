@@ -114,6 +114,11 @@ class Starter:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
+    def notice(self) -> None:
+        """Let the engines know that the walltime of the job that all this runs in is about to end."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR1)
+
     def detach(self) -> None:
         """Leave the cluster to itself: it goes on when this process ends."""
         assert self.process.stdin is not None  # noqa: S101

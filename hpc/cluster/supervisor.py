@@ -10,19 +10,21 @@ import enum
 import gc
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from hpc.cluster import children, mpirun, ports, processes, record
+from hpc.cluster import children, ports, processes, record
 from hpc.cluster.children import Child
-from hpc.cluster.link import LauncherLink, Watch
-from hpc.cluster.options import DETACH, ClusterOptions, Event
+from hpc.cluster.jobs import END_S
+from hpc.cluster.link import LauncherLink, Questions, Watch
+from hpc.cluster.options import DETACH, ClusterOptions, Event, GroupRow
+from hpc.cluster.orders import Orders
+from hpc.cluster.workforce import Workforce
 from hpc.controller.server import ControllerOptions, run_controller
 from hpc.errors import HpcError
 from hpc.security.folders import cluster_dir
@@ -34,8 +36,6 @@ from hpc.wire import messages as m
 TERM_AFTER_S: Final = 0.5
 # What is left when all children have ended (what engines had started) gets this long after SIGTERM.
 ORPHANS_GRACE_S: Final = 0.5
-
-_CONNECTION_FILES: Final = ("client.json", "engine.json", "monitor.json", "controller.json")
 
 
 class Phase(enum.Enum):
@@ -58,8 +58,9 @@ class Supervisor:
         os.set_blocking(events, False)
         self._lifeline = lifeline
         self._phase = Phase.STARTING
-        self._children: dict[int, Child] = {}
-        self._n_started = 0
+        self.children: dict[int, Child] = {}
+        self._workforce: Workforce | None = None
+        self._orders: Orders | None = None
         self._up = -1
         self._reason = ""
         self._failed = False
@@ -70,26 +71,28 @@ class Supervisor:
         self._link: LauncherLink | None = None
         self._watch: Watch | None = None
         self._give_up_at = time.monotonic() + options.start_timeout_s
-        self._term_at = self._kill_at = float("inf")
+        self._term_at = self._kill_at = self._no_jobs_at = float("inf")
         self._port_note = ""
         # Before anything is there that a signal could leave behind.
-        self._signals = processes.Signals((signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        self._signals = processes.Signals(
+            (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        )
         self.record, self._name_note = record.claim(options)
-        self._logs = Path(self.record.logs)
-        self._take_over_output()
+        self.name, self.logs = self.record.name, Path(self.record.logs)
+        processes.take_over_output(self.logs / "supervisor.log")
         self._selector = selectors.DefaultSelector()
         processes.adopt_orphans()
 
     def __repr__(self) -> str:
-        return f"<Supervisor of {self.record.name!r}, {self._phase.value}, {len(self._children)} children>"
+        return f"<Supervisor of {self.record.name!r}, {self._phase.value}, {len(self.children)} children>"
 
     def run(self) -> int:
         """Start the cluster, keep it until its end, and return 0 if that was a clean one, else 1."""
-        self._report(Event("claimed", self._name_note, name=self.record.name, logs=self.record.logs))
+        self.report(Event("claimed", self._name_note, name=self.record.name, logs=self.record.logs))
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self._on_signals)
         self._selector.register(self._lifeline, selectors.EVENT_READ, self._on_lifeline)
         self._start_controller()
-        while self._children or self._phase is not Phase.ENDING or self._end_orphans():
+        while self.children or self._phase is not Phase.ENDING or self._end_orphans():
             for key, _ in self._selector.select(self._wait_s()):
                 key.data()
             self._on_time(time.monotonic())
@@ -120,11 +123,11 @@ class Supervisor:
 
         # When the supervisor dies the controller gets no signal: it sees the end of the link as soon as it looks, and
         # has engines to end and files to remove, which a signal that comes before it is ready would keep it from.
-        self._controller = self._fork("controller", "controller", run, 0)
+        self._controller = self.fork("controller", "controller", run, 0)
         theirs.close()
         self._selector.register(self._link.fileno(), selectors.EVENT_READ, self._on_link)
         self._link.send(m.Query(1, "ping"))  # answered as soon as it listens
-        if self._options.n and self._options.launcher == "local":
+        if self._options.launcher == "local":
             from hpc.engine.start import preload  # while the controller starts
 
             preload()
@@ -138,49 +141,21 @@ class Supervisor:
         host, _, port = info.addresses[0].removeprefix("tcp://").rpartition(":")
         note = self._port_note + port if self._port_note else ""
         pid = self._controller.pid if self._controller else 0
-        self._report(Event("controller", note, host=host.strip("[]"), port=int(port), pid=pid))
-        self._start_engines(self._options.n)
+        self.report(Event("controller", note, host=host.strip("[]"), port=int(port), pid=pid))
+        questions = Questions(self.send)
+        self._workforce = Workforce(self, questions, self._options)
+        self._orders = Orders(self, questions, self._workforce)
+        self._workforce.start(self._options.n)
         self._watch = Watch(ConnectionInfo.load(directory / "monitor.json"))
         self._selector.register(self._watch.fileno(), selectors.EVENT_READ, self._on_watch)
         self._on_watch()
 
-    def _start_engines(self, n: int) -> None:
-        """Start ``n`` engines: by one mpirun, or by a fork each."""
-        if self._options.launcher == "mpiexec":
-            if n:
-                self._start_mpirun(n)
-            return
-        from hpc.engine.start import EngineOptions, run_engine
-
-        engine = EngineOptions(name=self.record.name, mpi=False, log_level=self._options.log_level)
-        for _ in range(n):
-            label = f"engine-{self._n_started}"
-            self._n_started += 1
-            self._fork("engine", label, lambda: run_engine(engine), signal.SIGKILL)
-
-    def _start_mpirun(self, n: int) -> None:
-        label = f"mpirun-{self._n_started}"
-        self._n_started += n
-        program = [sys.executable, "-m", "hpc.cli.ipengine", "--name", self.record.name, "--mpi"]
-        try:
-            tool = mpirun.find()
-        except FileNotFoundError as error:
-            self._send(m.Group(label, n, str(error)))
-            self._end(str(error), failed=True)
-            return
-        self.record.mpirun = str(tool)
-        self._log(f"starting {n} engines with {tool}: {' '.join(tool.command(n, program))}")
-        self._report(Event("launcher", f"starting {n} engines with {tool}"))
-        log = self._logs / f"{label}.log"
-        pid = children.execute(tool.command(n, program), tool.environment(os.environ, n), log, signal.SIGTERM)
-        self._children[pid] = Child("mpirun", pid, start_ticks(pid), label, log, n=n)
-        self._send(m.Group(label, n))
-
-    def _fork(self, kind: str, label: str, run: Callable[[], int], on_death: int) -> Child:
-        log = self._logs / f"{label}.log"
+    def fork(self, kind: str, label: str, run: Callable[[], int], on_death: int) -> Child:
+        """Start a child that goes on with ``run``; ``on_death`` is the signal it gets when this process dies."""
+        log = self.logs / f"{label}.log"
         pid = children.fork(f"hpc-{label}", run, log, on_death, self._close)
         child = Child(kind, pid, start_ticks(pid), label, log)
-        self._children[pid] = child
+        self.children[pid] = child
         return child
 
     def _close(self) -> None:
@@ -197,6 +172,10 @@ class Supervisor:
         for signum in self._signals.take():
             if signum == signal.SIGCHLD:
                 self._reap()
+            elif signum == signal.SIGUSR1:  # the walltime of the job that we are in is about to end
+                for child in self.children.values():
+                    if child.kind in ("engine", "mpirun"):
+                        processes.send_signal(child.pid, signal.SIGUSR1)
             elif self._phase is Phase.ENDING and signum != signal.SIGHUP:
                 self._kill_at = 0.0  # asked twice: at once
             else:
@@ -216,8 +195,8 @@ class Supervisor:
                     self._on_controller_up()
             elif isinstance(message, m.Stop):
                 self._end(f"asked to by the controller: {message.reason}")
-            elif isinstance(message, m.Start) and self._phase is not Phase.ENDING:
-                self._start_engines(message.n)
+            elif self._orders is not None and self._phase is not Phase.ENDING:
+                self._orders.take(message)
         if self._link.closed:
             self._selector.unregister(self._link.fileno())
             self._link.close()
@@ -233,14 +212,17 @@ class Supervisor:
             self._stop_watching()  # the controller is gone, or going: its link and its exit say more
         elif up != self._up:
             self._up = up
-            self._report(Event("engines", up=up, of=self._options.n))
+            self.report(Event("engines", up=up, of=self._options.n))
+            if up and self._options.by_jobs:  # the queue is behind them
+                self._give_up_at = min(self._give_up_at, time.monotonic() + self._options.start_timeout_s)
             if up >= self._options.n and self._phase is Phase.STARTING:
                 self._phase = Phase.RUNNING
                 self._stop_watching()
                 gc.enable()  # from here on this process makes a little garbage now and then
                 self.record.state = "running"
-                self.record.save()
-                self._report(Event("ready", up=up, of=self._options.n))
+                if self._workforce is not None:
+                    self._workforce.all_here()
+                self.report(Event("ready", up=up, of=self._options.n))
 
     def _stop_watching(self) -> None:
         if self._watch is not None:
@@ -256,15 +238,16 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            child = self._children.pop(pid, None)
+            child = self.children.pop(pid, None)
             if child is not None:  # else one that was adopted
                 code = os.waitstatus_to_exitcode(status)
                 self._on_exit(child, max(code, 0), max(-code, 0))
 
     def _on_exit(self, child: Child, exit_code: int, signum: int) -> None:
         how = processes.describe_exit(exit_code, signum)
-        self._log(f"{child.label} (pid {child.pid}) has ended: {how}")
-        crashed = bool(exit_code or signum)
+        self.log(f"{child.label} (pid {child.pid}) has ended: {how}")
+        leaving = self._workforce is not None and self._workforce.ended(child)
+        crashed = bool(exit_code or signum) and not leaving
         tail = processes.tail(child.log) if crashed else ()
         if child.kind == "controller":
             self._controller = None
@@ -275,16 +258,20 @@ class Supervisor:
             self._term_at = min(self._term_at, time.monotonic() + (0.0 if crashed else TERM_AFTER_S))
             return
         text = f"{child.label} (pid {child.pid}): {how}"
+        if child.kind == "jobs":
+            if self._phase is not Phase.ENDING:
+                self._end(f"the process that follows the jobs has ended: {how}", failed=True, tail=tail)
+            return
         if child.kind == "mpirun":
-            self._send(m.Group(child.label, child.n, "\n".join((how, *tail)) if crashed else ""))
+            self.send(m.Group(child.label, child.n, "\n".join((how, *tail)) if crashed else ""))
         said = [line for line in tail if " INFO: " not in line and " DEBUG: " not in line]
-        self._send(m.Exited(self.record.host, child.pid, exit_code, signum, "\n".join(said)))
-        if self._phase is Phase.STARTING:
+        self.send(m.Exited(self.record.host, child.pid, exit_code, signum, "\n".join(said)))
+        if self._phase is Phase.STARTING and not leaving:
             self._end(f"{text}, before it was registered", failed=True, tail=tail)
         elif self._phase is Phase.RUNNING and crashed:
             # A signal from outside leaves nothing to read; a crash of its own does.
             self._crashes += signum not in (signal.SIGKILL, signal.SIGTERM)
-            self._report(Event("lost", text, pid=child.pid, tail=tail))
+            self.report(Event("lost", text, pid=child.pid, tail=tail))
 
     # ------------------------------------------------------------ ending
 
@@ -299,16 +286,23 @@ class Supervisor:
             return
         self._reason = self._reason or reason
         self._phase = Phase.ENDING
-        self._log(f"ending: {reason}")
+        self.log(f"ending: {reason}")
         now = time.monotonic()
         self._term_at, self._kill_at = now + TERM_AFTER_S, now + self._options.grace_s
-        self._send(m.Shutdown(2, None, True))
+        self._no_jobs_at = now + END_S
+        self.send(m.Shutdown(2, None, True))
+        if self._workforce is not None and self._workforce.jobs is not None:
+            self._workforce.jobs.end()
 
     def _wait_s(self) -> float | None:
         due = self._give_up_at if self._phase is Phase.STARTING else min(self._term_at, self._kill_at)
+        if self._orders is not None and self._phase is not Phase.ENDING:
+            due = min(due, self._orders.look_at)
         return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     def _on_time(self, now: float) -> None:
+        if self._orders is not None and self._phase is not Phase.ENDING and now >= self._orders.look_at:
+            self._orders.look(now)
         if self._phase is Phase.STARTING and now >= self._give_up_at:
             up = f"{max(self._up, 0)} of {self._options.n} engines are registered"
             what = up if self._controller_up else "the controller does not answer"
@@ -323,11 +317,13 @@ class Supervisor:
             self._signal_all(signal.SIGTERM)
 
     def _signal_all(self, signum: int) -> None:
-        for child in self._children.values():
+        for child in self.children.values():
+            if child.kind == "jobs" and time.monotonic() < self._no_jobs_at:
+                continue  # it ends by itself when the jobs have, and hears no SIGTERM
             # The session of an engine includes what user code started there.
             processes.send_signal(child.pid, signum, group=True)
             processes.send_signal(child.pid, signal.SIGCONT, group=True)  # a stopped process hears nothing else
-        if not self._children:
+        if not self.children:
             for pid in processes.children():
                 processes.send_signal(pid, signum)
 
@@ -345,45 +341,59 @@ class Supervisor:
 
     def _wind_up(self) -> int:
         """Remove the files, report the end, and return the exit status."""
-        directory = cluster_dir(self.record.name)
-        found = record.find_entry(self.record.name)
-        if found is not None and found.info is not None:  # the controller was not able to do it
-            record.remove_socket(found.info)
         keep = self._failed or self._crashes > 0
-        if keep:
-            for name in (*_CONNECTION_FILES, record.RECORD_FILE):
-                (directory / name).unlink(missing_ok=True)
-            if self._failed:  # stays behind so that `ipcluster list` can tell
-                self.record.state, self.record.reason = "failed", self._reason
-                self.record.save()
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
+        record.leave(self.record, keep_logs=keep, failure=self._reason if self._failed else "")
         logs = self.record.logs if keep else ""
-        self._report(Event("ended", self._reason, logs=logs, failed=self._failed, tail=self._tail))
+        self.report(Event("ended", self._reason, logs=logs, failed=self._failed, tail=self._tail))
         return int(self._failed)
+
+    # ------------------------------------------------------------ for the workforce
+
+    def changed(self, rows: tuple[GroupRow, ...]) -> None:
+        """Write into the record which groups there are."""
+        if self._phase is Phase.ENDING or self._workforce is None:
+            return
+        self.record.groups, self.record.n = rows, self._workforce.wanted
+        self.record.mpirun = self._workforce.mpirun
+        self.record.save()
+        if self._phase is Phase.STARTING and self._options.by_jobs:
+            waits = self._workforce.waits_for_a_job
+            self._give_up_at = float("inf") if waits else time.monotonic() + self._options.start_timeout_s
+
+    def fail(self, reason: str, tail: Sequence[str] = ()) -> None:
+        """End the cluster for this reason; one that runs goes on without the engines that could not be started."""
+        if self._phase is Phase.STARTING:
+            self._end(reason, failed=True, tail=tuple(tail))
+        else:
+            self.report(Event("lost", reason, tail=tuple(tail)))
+            self.log(reason)
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back whenever there is something to read."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """Call back no more."""
+        self._selector.unregister(fd)
 
     # ------------------------------------------------------------ reporting
 
-    def _report(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
+        """Tell whoever started the cluster, if they still listen."""
         # Nobody listens any more, `ipcluster start` has returned; or nobody reads, and waiting for them would be worse.
         with contextlib.suppress(OSError):
             os.write(self._events, event.to_json())
 
-    def _send(self, message: m.Message) -> None:
+    def send(self, message: m.Message) -> None:
+        """Tell the controller, if it is there."""
         if self._link is not None:
             with contextlib.suppress(OSError, HpcError):  # gone: `_on_link` will find out
                 self._link.send(message)
 
-    def _log(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """Write a line to the supervisor's log."""
         print(time.strftime("%Y-%m-%d %H:%M:%S"), "supervisor:", text, file=sys.stderr, flush=True)
 
     def _any_tail(self) -> tuple[str, ...]:
-        logs = [child.log for child in self._children.values()]
+        logs = [child.log for child in self.children.values()]
         return next((lines for log in logs if (lines := processes.tail(log))), ())
-
-    def _take_over_output(self) -> None:
-        """Have whatever this process prints from now on written to its log."""
-        output = os.open(self._logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        for descriptor in (1, 2):
-            os.dup2(output, descriptor)
-        os.close(output)

@@ -79,8 +79,10 @@ class Pool:
     Clients take turns, a piece each; pieces take about the same time, so each client gets about the same share.
     """
 
-    def __init__(self, eligible: frozenset[int] | None) -> None:
+    def __init__(self, eligible: frozenset[int] | None, needs_s: float = 0.0) -> None:
         self.eligible = eligible
+        # How long an engine must still be there for one of these tasks.
+        self.needs_s = needs_s
         self.waiting = 0
         self.n_bundles = 0
         self.n_open = 0
@@ -94,7 +96,20 @@ class Pool:
 
     def __repr__(self) -> str:
         who = "all" if self.eligible is None else f"{len(self.eligible)} eligible"
+        who += f" with {self.needs_s:.3g} s left" if self.needs_s else ""
         return f"<Pool {who}: {self.waiting} waiting, {len(self.idle)} idle and {len(self.lean)} lean engines>"
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether nobody can ever do what waits here: its engines are gone, and ids are not given twice."""
+        return self.eligible is not None and not self.seats
+
+    @property
+    def why_forsaken(self) -> str:
+        """Say what is missing."""
+        if self.needs_s:
+            return f"none of the engines that it may run on will be there for the {self.needs_s:.3g} s that it takes"
+        return "none of the engines that it may run on is there"
 
     def push(self, part: Part) -> None:
         """Queue a part behind what its client has waiting."""
@@ -166,6 +181,8 @@ class Pool:
         pace = bundle.pace
         n_engines = self.n_open or 1
         if pace is None or pace.seconds < 0:
+            if self.needs_s:
+                return max(1, min(self.waiting // n_engines, int(PIECE_S / self.needs_s)))
             return self.waiting // (2 * n_engines) or 1
         least_s = max(SMALLEST_PIECE_S, bundle.nbytes * SECONDS_PER_BODY_BYTE)
         each_s = pace.seconds if pace.seconds > 1e-9 else 1e-9

@@ -4,15 +4,17 @@ Each event is handled completely before the next; its cost does not depend on ho
 are (docs/decisions/0002-brain.md).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
 from hpc.controller import events as ev
-from hpc.controller import feeding, requests
+from hpc.controller import feeding, requests, walltime
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
 from hpc.controller.membership import Membership, describe_end
+from hpc.controller.orders import Orders
 from hpc.controller.queues import Queues
 from hpc.controller.timers import Alarm, Timers
 from hpc.errors import ProtocolError, ranges
@@ -42,6 +44,7 @@ class Brain:
         self.queues = Queues(self.registry, self.timers, self.out)
         self.membership = Membership(self.registry, self.queues, self.timers, self.out, grace_s)
         self.clients: dict[int, Client] = {}
+        self.orders = Orders()
         self._paces: dict[bytes, Pace] = {}
         self._on_event: dict[type, Callable[[Any, float], None]] = {
             ev.ClientCame: self._client_came,
@@ -62,12 +65,15 @@ class Brain:
             m.Interrupt: self._interrupt,
             m.Query: self._query,
             m.Shutdown: self._shutdown,
+            m.Order: self._order,
+            m.Answer: self._answered,
         }
         self._from_engine: dict[type, Callable[[Engine, Any, ev.Frames, float], None]] = {
             m.Results: self.queues.results,
             m.Output: self._output,
             m.Revoked: self._revoked,
             m.Need: self._need,
+            m.Notice: self._notice,
             m.Goodbye: self._goodbye,
         }
 
@@ -141,6 +147,8 @@ class Brain:
             raise ProtocolError(f"task {first + count} was submitted before")
         elif len(targets) != (count if submit.kind is m.Kind.EACH else 1):
             raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
+        if submit.options is not None and not 0 <= submit.options.expected_s < math.inf:
+            raise ProtocolError(f"a task cannot take {submit.options.expected_s} s")
         known = self.queues.functions
         needs = tuple([digest for digest in functions if not digest.startswith(BUILT_IN)])
         bundle = Bundle(client, submit, frames, needs, self._pace(needs))
@@ -151,10 +159,10 @@ class Brain:
                 self.queues.end(bundle, 0, count, m.EndReason.REFUSED, detail)
                 return
         if targets is None:
-            pool = bundle.pool = self.queues.pools.find(submit.eligible)
-            if pool.eligible is not None and not pool.seats:
+            pool = bundle.pool = self.queues.pools.find(submit.eligible, bundle.declared_s, now)
+            if pool.forsaken:
                 bundle.pool = None
-                detail = f"none of the engines that it may run on is there; {self.registry.describe_ids()}"
+                detail = f"{pool.why_forsaken}; {self.registry.describe_ids()}"
                 self.queues.end(bundle, 0, count, m.EndReason.NO_ENGINES, detail)
                 return
         elif not self._refuse_missing(bundle, targets) or not self._add_source(client, submit, bundle, now):
@@ -231,7 +239,7 @@ class Brain:
                 self.out.append(ev.Command(number, m.Interrupt([])))
 
     def _query(self, client: Client, query: m.Query, frames: ev.Frames, now: float) -> None:
-        self.out.append(ev.Tell(client.number, requests.answer(self, query)))
+        self.out.append(ev.Tell(client.number, requests.answer(self, query, now)))
 
     def _shutdown(self, client: Client, shutdown: m.Shutdown, frames: ev.Frames, now: float) -> None:
         engines = requests.whom_to_stop(self.registry, shutdown.targets)
@@ -240,15 +248,20 @@ class Brain:
             return
         self.out.append(ev.Tell(client.number, m.Answer(shutdown.request, [engine.id for engine in engines])))
         for engine in engines:
-            if not engine.stopping:
-                self.membership.stop(engine, "a client asked for it")
+            self.membership.stop(engine, "a client asked for it")
         if shutdown.controller:
             self.out.append(ev.Quit("a client asked for it"))
+
+    def _order(self, client: Client, order: m.Order, frames: ev.Frames, now: float) -> None:
+        self.out.append(self.orders.pass_on(client.number, order))
+
+    def _answered(self, client: Client, answer: m.Answer, frames: ev.Frames, now: float) -> None:
+        self.out.extend(self.orders.answered(answer))
 
     # ------------------------------------------------------------ engines
 
     def _engine_came(self, event: ev.EngineCame, now: float) -> None:
-        self.membership.came(event.info, event.channel, now)
+        self.membership.came(event.info, event.channel, event.left_s, now)
 
     def _engine_cut(self, event: ev.EngineCut, now: float) -> None:
         engine = self.registry.engines.get(event.engine)
@@ -280,18 +293,28 @@ class Brain:
 
     def _revoked(self, engine: Engine, revoked: m.Revoked, frames: ev.Frames, now: float) -> None:
         self.queues.revoked(engine, revoked, now)
+        if engine.farewell:
+            walltime.settle(self.queues, engine)
 
     def _need(self, engine: Engine, need: m.Need, frames: ev.Frames, now: float) -> None:
         self.queues.resend(engine, need)
 
+    def _notice(self, engine: Engine, notice: m.Notice, frames: ev.Frames, now: float) -> None:
+        if notice.why not in walltime.REASONS:
+            raise ProtocolError(f"{notice.why.name} is nothing that an engine can know of beforehand")
+        self.membership.notice(engine, notice.why)
+        walltime.settle(self.queues, engine)
+
     def _goodbye(self, engine: Engine, goodbye: m.Goodbye, frames: ev.Frames, now: float) -> None:
+        if goodbye.why in walltime.REASONS:
+            self.membership.lose(engine, goodbye.why, goodbye.reason, now)
+            return
         detail = f"said goodbye: {goodbye.reason}" if goodbye.reason else "said goodbye"
         self.membership.lose(engine, m.EndReason.GOODBYE, detail, now)
 
     def _closing(self, event: ev.Closing, now: float) -> None:
         for engine in self.registry.engines.values():
-            if not engine.stopping:
-                self.membership.stop(engine, event.reason)
+            self.membership.stop(engine, event.reason)
 
     # ------------------------------------------------------------ time
 
@@ -299,5 +322,7 @@ class Brain:
         for alarm, subject in self.timers.due(now):
             if alarm is Alarm.STUCK:
                 self.queues.stuck(subject, now)
+            elif alarm is Alarm.TIME:
+                walltime.run_short(self.queues, subject, now)
             else:
                 self.membership.alarm(alarm, subject, now)

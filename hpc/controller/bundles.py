@@ -62,6 +62,7 @@ class Bundle:
         "body",
         "client",
         "count",
+        "declared_s",
         "feeds",
         "first",
         "functions",
@@ -94,7 +95,10 @@ class Bundle:
         self.feeds: Bundle | None = None
         # Counted where it matters, for load-balanced work.
         self.nbytes = 0
-        self.retries = submit.options.retries if submit.options is not None else 0
+        options = submit.options
+        self.retries = options.retries if options is not None else 0
+        # What a task takes, as the client says; 0 if it says nothing.
+        self.declared_s = options.expected_s if options is not None else 0.0
         self.pool: Pool | None = None
         self.parts: set[Part] = set()
         self.aborts: list[tuple[int, int]] = []
@@ -113,11 +117,11 @@ class Bundle:
 
     @property
     def expected_s(self) -> float:
-        """What a task is expected to take, by its function or else by its client's other tasks; -1 if unknown."""
+        """What a task is expected to take: by its function, by what its client says or has seen; -1 if unknown."""
         pace = self.pace
         if pace is None:
             return -1.0
-        return pace.seconds if pace.seconds >= 0 else self.client.pace.seconds
+        return pace.seconds if pace.seconds >= 0 else self.declared_s or self.client.pace.seconds
 
     def ended(self, n: int) -> None:
         """Count ``n`` tasks as ended; a bundle without unfinished tasks is forgotten."""

@@ -1,5 +1,6 @@
 """Who is there: engines, the groups they were started in, their ids and states."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
@@ -25,6 +26,18 @@ class Shelf(IntEnum):
     IDLE = 2
 
 
+class Farewell(IntEnum):
+    """How far an engine is that leaves because its allocation ends.
+
+    It has given notice, was asked for what it has not begun, was told that nothing more will come.
+    """
+
+    NONE = 0
+    NOTICED = 1
+    ASKED = 2
+    TOLD = 3
+
+
 class Recall:
     """A `hpc.wire.messages.Revoke` that has not been answered yet."""
 
@@ -48,11 +61,14 @@ class Engine:
         "control_up",
         "direct",
         "dying",
+        "ends_at",
         "failed",
+        "farewell",
         "group",
         "holds",
         "id",
         "info",
+        "leaves_as",
         "lost",
         "n_tasks",
         "ready",
@@ -76,6 +92,10 @@ class Engine:
         self.dying = False
         self.stopping = False
         self.lost = False
+        # When tasks have to be over, by the brain's clock, and how it ends if it leaves in order.
+        self.ends_at = math.inf
+        self.leaves_as = m.EndReason.SHUTDOWN
+        self.farewell = Farewell.NONE
         self.direct: deque[Part] = deque()
         self.sent: deque[Part] = deque()
         self.n_tasks = 0
@@ -109,6 +129,8 @@ class Engine:
         """The state as clients see it."""
         if self.unreachable:
             return "unreachable"
+        if self.farewell:
+            return "leaving"
         return "busy" if self.sent or self.direct else "idle"
 
     def holding(self, client: int, first: int, start: int, stop: int) -> Part | None:
@@ -121,7 +143,9 @@ class Engine:
     def row(self) -> m.EngineRow:
         """Describe the engine for clients."""
         info = self.info
-        return m.EngineRow(self.id, info.rank, info.size, info.group, info.host, info.pid, self.state, info.mpi)
+        return m.EngineRow(
+            self.id, info.rank, info.size, info.group, info.host, info.pid, self.state, info.mpi, info.deadline
+        )
 
     def wanted_shelf(self) -> Shelf:
         """Say how the engine should be filed."""

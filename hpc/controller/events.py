@@ -3,6 +3,7 @@
 Events and actions are frozen; the frames that they carry are references, never copies.
 """
 
+import math
 from typing import TypeAlias
 
 import msgspec
@@ -41,10 +42,14 @@ class ClientSaid(_Noun, frozen=True):
 
 
 class EngineCame(_Noun, frozen=True):
-    """One channel of an engine says Hello, for the first time or again. Answered by `Admit` or `Reject`."""
+    """One channel of an engine says Hello, for the first time or again. Answered by `Admit` or `Reject`.
+
+    For ``left_s`` seconds from now on tasks may run there.
+    """
 
     info: m.EngineInfo
     channel: str
+    left_s: float = math.inf
 
 
 class EngineCut(_Noun, frozen=True):

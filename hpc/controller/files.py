@@ -7,6 +7,7 @@ import struct
 import sys
 import time
 import uuid
+from dataclasses import replace
 from typing import Final
 
 from hpc.controller.options import ControllerOptions
@@ -27,7 +28,7 @@ class Files:
     """Keys made for this run, and where they are written."""
 
     def __init__(self, options: ControllerOptions) -> None:
-        self.options = options
+        self.options = options = replace(options, ip=address_of(options.ip))
         self.cluster = uuid.uuid4().hex
         self.directory = cluster_dir(options.name)
         refuse_second(options.name)
@@ -120,25 +121,35 @@ def _addresses(hosts: list[str], port: int) -> list[str]:
     return [f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}" for host in hosts]
 
 
+def address_of(ip: str) -> str:
+    """Return the address of the interface that is called so (``ib0``); whatever is no interface stays as it is."""
+    return next((address for name, address in _named() if name == ip), ip)
+
+
 def interfaces() -> list[str]:
     """Return the IPv4 addresses of this host, loopback last: of use through a tunnel only."""
+    found = dict.fromkeys(address for _, address in _named())
+    return [*(address for address in found if not address.startswith("127.")), "127.0.0.1"]
+
+
+def _named() -> list[tuple[str, str]]:
+    """List the interfaces of this host, by name and IPv4 address."""
     if sys.platform == "linux":
         found = _ask_kernel()
     else:
         import psutil
 
         found = [
-            address.address
-            for addresses in psutil.net_if_addrs().values()
+            (name, address.address)
+            for name, addresses in psutil.net_if_addrs().items()
             for address in addresses
             if address.family == socket.AF_INET
         ]
-    outward = [address for address in dict.fromkeys(found) if not address.startswith("127.")]
-    return [*outward, "127.0.0.1"]
+    return found
 
 
-def _ask_kernel() -> list[str]:
-    """List the addresses by netdevice(7), SIOCGIFCONF."""
+def _ask_kernel() -> list[tuple[str, str]]:
+    """List them by netdevice(7), SIOCGIFCONF."""
     import array
     import fcntl
 
@@ -149,4 +160,7 @@ def _ask_kernel() -> list[str]:
     (nbytes,) = struct.unpack_from("i", answer)
     raw = buffer.tobytes()
     # struct ifreq: 16 bytes of name, then a sockaddr_in: family, port, address.
-    return [socket.inet_ntoa(raw[at + 20 : at + 24]) for at in range(0, nbytes, _IFREQ_NBYTES)]
+    return [
+        (raw[at : at + 16].partition(b"\0")[0].decode(errors="replace"), socket.inet_ntoa(raw[at + 20 : at + 24]))
+        for at in range(0, nbytes, _IFREQ_NBYTES)
+    ]

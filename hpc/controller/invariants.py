@@ -2,11 +2,13 @@
 
 # ruff: noqa: S101, PT018, RUF007 - asserting is what this file is for
 
+import math
 from typing import TYPE_CHECKING
 
 from hpc.controller.balance import Pool
 from hpc.controller.bundles import Bundle, Part
-from hpc.controller.engines import WINDOW, Engine, Shelf
+from hpc.controller.engines import WINDOW, Engine, Farewell, Shelf
+from hpc.controller.timers import Alarm
 
 if TYPE_CHECKING:
     from hpc.controller.brain import Brain
@@ -71,10 +73,16 @@ def _check_engine(brain: "Brain", engine: Engine, bundles: dict[int, Bundle]) ->
         held_up = head is None or head.bundle.awaits
         assert held_up or len(engine.sent) >= WINDOW, "direct work waits though its engine could take it"
     assert engine.shelf is engine.wanted_shelf()
+    assert engine.stopping or not engine.farewell
+    assert engine.farewell is not Farewell.ASKED or engine.recalls, "nobody will tell it that this is all"
     expected = {id(brain.queues.pools.common)} if engine.visible else set()
-    for eligible, pool in brain.queues.pools.restricted.items():
-        if engine.visible and engine.id in eligible:
+    for (eligible, needs_s), pool in brain.queues.pools.restricted.items():
+        seat = pool.seats.get(engine.id)
+        timed = bool(needs_s) and engine.ends_at < math.inf
+        # Whether it has the time depends on when this was last asked; but it is asked again.
+        if engine.visible and (eligible is None or engine.id in eligible) and (seat or not timed):
             expected.add(id(pool))
+            assert seat is not None and brain.timers.is_set(Alarm.TIME, seat) == timed
     assert {id(seat.pool) for seat in engine.seats} == expected, engine
     for seat in engine.seats:
         assert seat.engine is engine and seat.pool.seats[engine.id] is seat
@@ -93,11 +101,18 @@ def _check_pool(brain: "Brain", pool: Pool, bundles: dict[int, Bundle]) -> None:
     assert pool.waiting == sum(part.stop - part.start for part in waiting), pool
     assert pool.n_open == sum(seat.engine.open for seat in pool.seats.values()), pool
     mask = 0
-    for number, seat in pool.seats.items():
+    seats = dict(pool.seats)
+    for engine in brain.registry.engines.values():
+        for part in engine.sent:
+            if part.seat is not None and part.seat.pool is pool:
+                # Who has no seat any more may still hold what it was sent before.
+                assert pool.seats.get(engine.id, part.seat) is part.seat
+                seats[engine.id] = part.seat
+    for number, seat in seats.items():
         engine = seat.engine
         assert brain.registry.engines[number] is engine
-        assert (number in pool.idle) == (engine.shelf is Shelf.IDLE)
-        assert (number in pool.lean) == (engine.shelf is Shelf.LEAN)
+        assert (number in pool.idle) == (engine.shelf is Shelf.IDLE and number in pool.seats)
+        assert (number in pool.lean) == (engine.shelf is Shelf.LEAN and number in pool.seats)
         held = [part for part in engine.sent if part.seat is seat]
         assert seat.n == sum(part.stop - part.start for part in held), seat
         begun = bool(engine.sent) and engine.sent[0].seat is seat

@@ -14,7 +14,7 @@ from hpc.wire import messages as m
 
 log = logging.getLogger("hpc.controller")
 
-_IN_ORDER = (m.EndReason.GOODBYE, m.EndReason.SHUTDOWN)
+_IN_ORDER = (m.EndReason.GOODBYE, m.EndReason.SHUTDOWN, m.EndReason.WALLTIME, m.EndReason.PREEMPTED)
 
 
 def set_up_log(options: ControllerOptions) -> None:
@@ -62,6 +62,8 @@ class Journal:
                 new.append(row)
             elif row.state == "unreachable":
                 log.warning("engine %d (rank %d, pid %d on %s) is unreachable", row.id, row.rank, row.pid, row.host)
+            elif row.state == "leaving":
+                log.info("engine %d (rank %d, pid %d on %s) gets no more work", row.id, row.rank, row.pid, row.host)
             else:
                 log.info("engine %d (rank %d, pid %d on %s) is back", row.id, row.rank, row.pid, row.host)
         if len(new) == 1:

@@ -4,7 +4,7 @@ import signal as signals
 from typing import Final
 
 from hpc.controller.bundles import Part
-from hpc.controller.engines import Engine, Group, Registry
+from hpc.controller.engines import Engine, Farewell, Group, Registry
 from hpc.controller.events import Action, Admit, Announce, Command, Dropped, Reject, Send
 from hpc.controller.queues import Queues
 from hpc.controller.timers import Alarm, Timers
@@ -16,6 +16,8 @@ STATUS_WAIT_S: Final = 0.03
 CUT_WAIT_S: Final = 0.2
 # A rank that dies takes the others of its launch along: ends that follow each other this closely belong together.
 GROUP_END_S: Final = 60.0
+
+_CRASHES: Final = (m.EndReason.SIGNAL, m.EndReason.EXIT, m.EndReason.VANISHED)
 
 
 class Membership:
@@ -33,7 +35,7 @@ class Membership:
 
     # ------------------------------------------------------------ coming
 
-    def came(self, info: m.EngineInfo, channel: str, now: float) -> None:
+    def came(self, info: m.EngineInfo, channel: str, left_s: float, now: float) -> None:
         """Admit a channel of an engine; a group is shown to clients when the last work channel of it has come."""
         engine = self.registry.admit(info)
         if isinstance(engine, str):
@@ -49,6 +51,7 @@ class Membership:
             engine.work_up = True
             if not engine.ready:
                 engine.ready = True
+                engine.ends_at = now + left_s
                 group.n_ready += 1
                 if group.visible:
                     self._show([engine], now)
@@ -69,7 +72,7 @@ class Membership:
         # Clients hear of the engines before anything that these do.
         self.out.append(Announce(m.Engines([engine.row() for engine in engines], [])))
         for engine in engines:
-            self.queues.pools.enlist(engine)
+            self.queues.pools.enlist(engine, now)
             engine.refile()
         for engine in engines:
             self.queues.refill(engine, now)
@@ -119,11 +122,23 @@ class Membership:
         else:
             self.died(engine, -1, -1, now)
 
-    def stop(self, engine: Engine, reason: str) -> None:
-        """Tell an engine to leave."""
+    def notice(self, engine: Engine, why: m.EndReason) -> None:
+        """Take note that the allocation of an engine is about to end: it gets nothing more to do."""
+        if not engine.stopping:
+            self._close(engine, why)
+            engine.farewell = Farewell.NOTICED
+            self._announce_row(engine)
+
+    def _close(self, engine: Engine, leaves_as: m.EndReason) -> None:
         was_open = engine.open
-        engine.stopping = True
+        engine.stopping, engine.leaves_as = True, leaves_as
         self.queues.pools.reopen(engine, was_open)
+
+    def stop(self, engine: Engine, reason: str) -> None:
+        """Tell an engine to leave, unless it was told so before."""
+        if engine.stopping and engine.leaves_as is m.EndReason.SHUTDOWN:
+            return
+        self._close(engine, m.EndReason.SHUTDOWN)
         if engine.control_up:
             self.out.append(Command(engine.id, m.Stop(reason)))
         else:
@@ -134,9 +149,12 @@ class Membership:
     ) -> None:
         """Take an engine out: what it had begun is lost, load-balanced work that it had not begun goes elsewhere."""
         group = engine.group
-        if engine.stopping:
-            reason = m.EndReason.SHUTDOWN
-        elif group.size > 1 and reason in (m.EndReason.SIGNAL, m.EndReason.EXIT, m.EndReason.VANISHED):
+        if reason in _CRASHES and (engine.farewell or now >= engine.ends_at):
+            detail = f"{detail} when its allocation ended"
+            reason = engine.leaves_as if engine.stopping else m.EndReason.WALLTIME
+        elif engine.stopping:
+            reason = engine.leaves_as
+        elif group.size > 1 and reason in _CRASHES:
             first = group.first_end
             if first is not None and now < group.last_end_at + GROUP_END_S:
                 reason, detail = m.EndReason.GROUP, f"ended with its group: {describe_end(first)}"
@@ -163,6 +181,7 @@ class Membership:
         """Find a place for all that an engine held, and for what waited for it alone."""
         queues, text = self.queues, describe_end(end)
         parts = list(engine.sent)
+        seats = {seat: None for seat in (*engine.seats, *(part.seat for part in parts)) if seat is not None}
         engine.sent.clear()
         engine.recalls.clear()
         engine.n_tasks, engine.backlog_s = 0, 0.0
@@ -186,20 +205,20 @@ class Membership:
                 part.bundle.parts.remove(part)
                 queues.end(part.bundle, part.start, part.stop, end.reason, text, end=end)
         engine.direct.clear()
-        pools = [seat.pool for seat in engine.seats]
-        for seat in engine.seats:
+        for seat in seats:
             seat.refile()
         queues.pools.discharge(engine)
-        for pool in pools:
-            if pool.eligible is not None and not pool.seats:
-                queues.give_up(pool, "none of the engines that it may run on is left")
-            queues.pump(pool, now)
+        for seat in seats:
+            if seat.pool.forsaken:
+                queues.give_up(seat.pool)
+            queues.pump(seat.pool, now)
 
     def _lost_task(self, part: Part, end: m.End, text: str) -> None:
         bundle, offset = part.bundle, part.start
         tries = bundle.tries.get(offset, 0)
         if tries < bundle.retries:
-            bundle.tries[offset] = tries + 1
+            # A task for which no allocation is long enough must come to an end; preemption says nothing about the task.
+            bundle.tries[offset] = tries + (end.reason is not m.EndReason.PREEMPTED)
             self.queues.back_to_queue(bundle, offset, offset + 1, None)
         else:
             self.queues.end(bundle, offset, offset + 1, end.reason, text, end=end)

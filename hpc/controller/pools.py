@@ -1,40 +1,52 @@
-"""The pools there are: one for work that any engine may take, one for each set of eligible engines in use."""
+"""The pools there are: one for work that any engine may take, one for each set of eligible engines in use.
 
-from typing import Final
+Tasks that say how long they take have pools of their own, for the engines that will be there that long.
+"""
+
+import math
+from typing import Final, TypeAlias
 
 from hpc.controller.balance import Pool, Seat
 from hpc.controller.engines import Engine, Registry, Shelf
+from hpc.controller.timers import Alarm, Timers
 
 # Pools of restricted work that are kept while nothing of theirs is under way, because the next bundle of the same
 # view will need them.
 SPARE_POOLS: Final = 8
+# Expected times are rounded up to so many digits: those that differ little share a pool.
+DIGITS: Final = 2
+SHORTEST_S: Final = 0.001
+
+_Key: TypeAlias = tuple[frozenset[int] | None, float]
 
 
 class Pools:
     """All pools, and the seats of engines in them."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, timers: Timers) -> None:
         self.registry = registry
+        self.timers = timers
         self.common = Pool(None)
-        self.restricted: dict[frozenset[int], Pool] = {}
+        self.restricted: dict[_Key, Pool] = {}
 
     def __repr__(self) -> str:
         return f"<Pools {self.common!r}, {len(self.restricted)} restricted>"
 
-    def find(self, eligible: list[int] | None) -> Pool:
-        """Return the pool of the engines that may take the work."""
-        if eligible is None:
+    def find(self, eligible: list[int] | None, expected_s: float = 0.0, now: float = 0.0) -> Pool:
+        """Return the pool of the engines that may take the work, and will be there for the seconds that it takes."""
+        if eligible is None and not expected_s:
             return self.common
-        key = frozenset(eligible)
+        key = None if eligible is None else frozenset(eligible), _rounded_up(expected_s)
         pool = self.restricted.get(key)
         if pool is None:
             if len(self.restricted) >= SPARE_POOLS:
                 self._drop_spare()
-            pool = self.restricted[key] = Pool(key)
-            for number in key:
-                engine = self.registry.engines.get(number)
+            pool = self.restricted[key] = Pool(*key)
+            engines = self.registry.engines
+            for number in engines if key[0] is None else key[0]:
+                engine = engines.get(number)
                 if engine is not None and engine.visible:
-                    self._seat(engine, pool)
+                    self._seat(engine, pool, now)
         return pool
 
     def _drop_spare(self) -> None:
@@ -43,9 +55,15 @@ class Pools:
                 del self.restricted[key]
                 for seat in pool.seats.values():
                     seat.engine.seats.remove(seat)
+                    self.timers.cancel(Alarm.TIME, seat)
 
-    def _seat(self, engine: Engine, pool: Pool) -> None:
+    def _seat(self, engine: Engine, pool: Pool, now: float) -> None:
         seat = Seat(engine, pool)
+        if pool.needs_s and engine.ends_at < math.inf:
+            last_call = engine.ends_at - pool.needs_s
+            if last_call <= now:
+                return
+            self.timers.set(last_call, Alarm.TIME, seat)
         pool.seats[engine.id] = seat
         engine.seats.append(seat)
         pool.n_open += engine.open
@@ -54,17 +72,27 @@ class Pools:
         elif engine.shelf is Shelf.LEAN:
             pool.lean[engine.id] = seat
 
-    def enlist(self, engine: Engine) -> None:
+    def enlist(self, engine: Engine, now: float) -> None:
         """Give an engine that has become visible its seats."""
-        self._seat(engine, self.common)
-        for eligible, pool in self.restricted.items():
-            if engine.id in eligible:
-                self._seat(engine, pool)
+        self._seat(engine, self.common, now)
+        for (eligible, _), pool in self.restricted.items():
+            if eligible is None or engine.id in eligible:
+                self._seat(engine, pool, now)
+
+    def unseat(self, seat: Seat) -> None:
+        """Take an engine out of one pool; what it holds of that stays with it."""
+        engine, pool = seat.engine, seat.pool
+        del pool.seats[engine.id]
+        pool.idle.pop(engine.id, None)
+        pool.lean.pop(engine.id, None)
+        pool.n_open -= engine.open
+        engine.seats.remove(seat)
 
     def discharge(self, engine: Engine) -> None:
         """Take the seats of an engine that is lost, and holds nothing any more."""
         for seat in engine.seats:
             del seat.pool.seats[engine.id]
+            self.timers.cancel(Alarm.TIME, seat)
         engine.seats.clear()
 
     def reopen(self, engine: Engine, was_open: bool) -> None:
@@ -74,3 +102,13 @@ class Pools:
             seat.pool.n_open += change
             seat.refile()
         engine.refile()
+
+
+def _rounded_up(seconds: float) -> float:
+    """Return the next round number at or above some seconds; 0 stays."""
+    if not seconds:
+        return 0.0
+    seconds = max(seconds, SHORTEST_S)
+    step = 10.0 ** (math.floor(math.log10(seconds)) + 1 - DIGITS)
+    # What is a round number but for the last bit stays where it is.
+    return math.ceil(seconds / step * (1 - 1e-12)) * step

@@ -22,7 +22,7 @@ class Queues:
         self.timers = timers
         self.out = out
         self.functions: dict[bytes, tuple[m.Define, Frames]] = {}
-        self.pools = Pools(registry)
+        self.pools = Pools(registry, timers)
         self.freed: list[Engine] = []  # may have direct work that waited behind what has ended now
 
     def __repr__(self) -> str:
@@ -189,6 +189,8 @@ class Queues:
             seat.refile()
             # First to those for whom it was taken back, or its old holder would have it again.
             self.pump(seat.pool, now)
+            if seat.pool.forsaken:
+                self.give_up(seat.pool)
         self.refill(engine, now)
 
     def _give_back(self, engine: Engine, message: m.Revoked) -> None:
@@ -340,8 +342,9 @@ class Queues:
             message = m.Ended(bundle.first, start, stop, reason, detail, end)
             self.out.append(Tell(bundle.client.number, message))
 
-    def give_up(self, pool: Pool, detail: str) -> None:
-        """End all that waits in a pool."""
+    def give_up(self, pool: Pool) -> None:
+        """End all that waits in a pool whose engines are gone."""
+        detail = pool.why_forsaken
         for line in list(pool.lines.values()):
             for part in line.parts:
                 if part.start < part.stop:

@@ -1,5 +1,6 @@
 """Peers that have not said Hello yet: identification, admission, resumption (docs/protocol.md, section 3)."""
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -7,6 +8,7 @@ from hpc.controller import events as ev
 from hpc.controller.brain import Brain
 from hpc.controller.contacts import Contact, Contacts, identify, objection, read_hello
 from hpc.controller.journal import Journal
+from hpc.controller.walltime import time_left_s
 from hpc.errors import ProtocolError
 from hpc.security.host import start_ticks
 from hpc.transport import Link, Server
@@ -87,7 +89,8 @@ class Reception:
             return nobody
         contact, actions = known, []
         if hello.engine is not None and hello.role == "engine":
-            first, *actions = self._brain.handle(ev.EngineCame(hello.engine, hello.channel), now)
+            came = ev.EngineCame(hello.engine, hello.channel, time_left_s(hello.engine, time.time()))
+            first, *actions = self._brain.handle(came, now)
             if isinstance(first, ev.Reject):
                 self._object(link, first.reason, hello)
                 return nobody

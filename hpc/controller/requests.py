@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from hpc.controller.engines import Engine, Registry
+from hpc.controller.walltime import short_of_time
 from hpc.errors import ranges
 from hpc.wire import messages as m
 
@@ -10,14 +11,14 @@ if TYPE_CHECKING:
     from hpc.controller.brain import Brain
 
 
-def answer(brain: "Brain", query: m.Query) -> m.Answer:
+def answer(brain: "Brain", query: m.Query, now: float) -> m.Answer:
     """Answer a query; one that is not known gets an error that names those that are."""
     if query.what == "ping":
         return m.Answer(query.request, "pong")
     if query.what == "status":
         return m.Answer(query.request, status(brain))
     if query.what == "queue_status":
-        return m.Answer(query.request, queue_status(brain))
+        return m.Answer(query.request, queue_status(brain, now))
     return m.Answer(query.request, None, f"no such query: {query.what!r}; there are ping, status and queue_status")
 
 
@@ -36,6 +37,7 @@ def status(brain: "Brain") -> dict[str, Any]:
             "cwd": engine.info.cwd,
             "python": engine.info.python,
             "launcher": engine.info.launcher,
+            "deadline": engine.info.deadline,
         }
         for engine in brain.registry.visible()
     ]
@@ -54,8 +56,11 @@ def status(brain: "Brain") -> dict[str, Any]:
     }
 
 
-def queue_status(brain: "Brain") -> dict[str, Any]:
-    """Count tasks for each engine: queued for it, sent to it, ended on it; and those that wait for any engine."""
+def queue_status(brain: "Brain", now: float) -> dict[str, Any]:
+    """Count tasks for each engine: queued for it, sent to it, ended on it; and those that wait for any engine.
+
+    Of these, ``short_of_time`` lists those that no engine will be there for long enough.
+    """
     engines = {
         str(engine.id): {
             "queue": sum(part.stop - part.start for part in engine.direct),
@@ -65,7 +70,8 @@ def queue_status(brain: "Brain") -> dict[str, Any]:
         }
         for engine in brain.registry.visible()
     }
-    return {"engines": engines, "unassigned": n_waiting(brain)}
+    short = short_of_time(brain.registry, brain.queues.pools.restricted.values(), now)
+    return {"engines": engines, "unassigned": n_waiting(brain), "short_of_time": short}
 
 
 def n_waiting(brain: "Brain") -> int:

@@ -101,6 +101,7 @@ class Controller:
         self._farewells: list[tuple[Contact, m.Goodbye]] = []
         if launcher is not None:
             self.outbox.launcher = server.adopt(launcher, "launcher")
+            self.brain.orders.launcher = True
 
     def __repr__(self) -> str:
         return f"<Controller {self.files!r}, {self.contacts!r}>"

@@ -1,19 +1,25 @@
 """What an engine says of itself when it registers."""
 
+import math
 import os
 import platform
 from typing import Any
 
+from hpc.engine.walltime import ENDLESS, Allocation
 from hpc.security import host
 from hpc.wire.messages import EngineInfo
 
 
-def engine_info(uuid: str, membership: Any = None) -> EngineInfo:
-    """Describe this process; ``membership`` is that of `hpc.mpi.group`, None without MPI."""
+def engine_info(uuid: str, membership: Any = None, label: str = "", allocation: Allocation = ENDLESS) -> EngineInfo:
+    """Describe this process; ``membership`` is that of `hpc.mpi.group`, None without MPI.
+
+    ``label`` is what whoever starts the group calls it; the group's name begins with it.
+    """
+    # Without MPI an engine is a group of its own.
+    group = membership.group if membership else uuid
     return EngineInfo(
         uuid=uuid,
-        # Without MPI an engine is a group of its own.
-        group=membership.group if membership else uuid,
+        group=f"{label}-{group[:12]}" if label else group,
         rank=membership.rank if membership else 0,
         size=membership.size if membership else 1,
         host=host.hostname(),
@@ -24,4 +30,6 @@ def engine_info(uuid: str, membership: Any = None) -> EngineInfo:
         cwd=os.getcwd(),
         python=platform.python_version(),
         launcher=membership.launcher if membership else "",
+        deadline=allocation.end if allocation.end < math.inf else 0.0,
+        notice_s=allocation.notice_s,
     )

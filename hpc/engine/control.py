@@ -1,6 +1,7 @@
 """The engine's second thread: responsive while user code runs in the main one."""
 
 import logging
+import math
 import os
 import select
 import signal
@@ -9,18 +10,21 @@ import time
 from typing import Final
 
 from hpc.engine.channel import Channel, RefusedError
+from hpc.engine.departure import Departure, Step
 from hpc.engine.interrupts import REPEAT_S, Bell
 from hpc.engine.results import own, pack_value, transmission
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
 from hpc.transport import Disconnected
-from hpc.wire.messages import Goodbye, Interrupt, Message, Output, Revoke, Stop
+from hpc.wire.messages import Goodbye, Interrupt, Message, Notice, Output, Revoke, Stop
 
 # Results of quick tasks that wait behind a slow one leave after this many times the time that they are held anyway.
 FLUSH_FACTOR: Final = 2.0
 # Text of a task is sent while the task runs if it takes longer than this, and then this often.
 STREAM_S: Final = 0.05
 LONGEST_LOOK_S: Final = 0.1
+# poll() cannot wait for months, and the clock may be set meanwhile.
+LONGEST_REST_S: Final = 60.0
 # After the last activity the thread looks once more before it sleeps without a time-out: the next bundle is spared a
 # wake-up while bundles keep coming.
 LINGER_S: Final = 0.002
@@ -34,13 +38,16 @@ log = logging.getLogger("hpc.engine")
 class Control(threading.Thread):
     """Owns the control channel: revokes, interrupts, stops, output; sends results that a slow task delays."""
 
-    def __init__(self, channel: Channel, work: Channel, place: Workplace, bell: Bell, lease_s: float) -> None:
+    def __init__(
+        self, channel: Channel, work: Channel, place: Workplace, bell: Bell, *, departure: Departure, lease_s: float
+    ) -> None:
         super().__init__(name="hpc-control", daemon=True)
         self.refusal: RefusedError | None = None
         self._channel = channel
         self._work = work
         self._place = place
         self._bell = bell
+        self._departure = departure
         self._lease_s = lease_s
         self._alone_since = 0.0  # monotonic; 0 while the controller is there
         self._retry_at = 0.0
@@ -52,8 +59,10 @@ class Control(threading.Thread):
     def __repr__(self) -> str:
         return f"<Control {self._channel!r}>"
 
-    def release(self, timeout_s: float) -> None:
+    def release(self, timeout_s: float, farewell_said: bool = False) -> None:
         """Let the thread end; it says goodbye first if that is still to be done. For the main thread."""
+        if farewell_said:
+            self._goodbye_at = self._goodbye_at or time.monotonic()
         self._released = True
         self._bell.ring()
         self.join(timeout_s)
@@ -74,11 +83,16 @@ class Control(threading.Thread):
         self._channel.drop()
 
     def _serve(self) -> None:
-        while not self._place.interrupts.leaving and not self._released:
+        interrupts, departure = self._place.interrupts, self._departure
+        if departure.of_scheduler:
+            interrupts.notices = (*interrupts.notices, signal.SIGTERM)
+        # After a notice the main thread has time for hooks when it leaves, and says goodbye itself.
+        while not self._released and (not interrupts.leaving or (departure.given and departure.step is not Step.OVER)):
             self._wait(self._timeout_s())
             self._receive()
-            if self._place.interrupts.pending:
-                self._place.interrupts.repeat()
+            if interrupts.pending:
+                interrupts.repeat()
+            self._watch_time()
             self._serve_main_thread()
 
     # ------------------------------------------------------------ waiting
@@ -91,9 +105,14 @@ class Control(threading.Thread):
                 timeout_s = 0
             poll.register(connection.fileno(), select.POLLIN)
         ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
-        if any(fd == self._bell.fd for fd, _ in ready) and signal.SIGTERM in self._bell.hush():
-            # Python's own handler waits until the main thread is back from C, which may never be.
-            self._place.interrupts.leave("SIGTERM")
+        if any(fd == self._bell.fd for fd, _ in ready):
+            # Python's own handlers wait until the main thread is back from C, which may never be.
+            heard = self._bell.hush()
+            for signum in self._place.interrupts.notices:
+                if signum in heard:
+                    self._departure.signalled(signum, time.time())
+            if signal.SIGTERM in heard and signal.SIGTERM not in self._place.interrupts.notices:
+                self._place.interrupts.leave("SIGTERM")
 
     def _timeout_s(self) -> float | None:
         """Return when the next thing is due; None disarms: somebody has to ring the bell then."""
@@ -115,6 +134,8 @@ class Control(threading.Thread):
             elif not due:
                 due.append(LINGER_S)
             self._runs = ledger.runs
+        if self._departure.end < math.inf and self._departure.step is not Step.OVER:
+            due.append(min(self._departure.wait_s(now), LONGEST_REST_S))
         if self._place.interrupts.pending:
             due.append(REPEAT_S)
         if self._channel.connection is None:
@@ -183,6 +204,23 @@ class Control(threading.Thread):
         else:
             self._channel.send(ledger.revoke(revoke))
 
+    # ------------------------------------------------------------ the end of the allocation
+
+    def _watch_time(self) -> None:
+        departure = self._departure
+        if departure.end == math.inf:
+            return
+        while step := departure.next(time.time()):
+            if step is Step.NOTICE:
+                log.info("the allocation ends in %.0f s, no new work from now on", departure.end - time.time())
+                self._channel.send(Notice(departure.why))
+            elif step is Step.LAST_CALL:
+                # What runs is interrupted, and not reported as failed: it is the time that is up.
+                self._place.ledger.close()
+                self._place.interrupts.leave(str(departure))
+            else:
+                self._place.interrupts.leave(str(departure))
+
     # ------------------------------------------------------------ the main thread
 
     def _serve_main_thread(self) -> None:
@@ -235,7 +273,7 @@ class Control(threading.Thread):
             self._goodbye_at = now
             self._place.ledger.close()
             log.info("leaving: %s", interrupts.leaving)
-            self._channel.send(Goodbye(interrupts.leaving))
+            self._channel.send(self._departure.goodbye(interrupts.leaving))
         elif now > self._goodbye_at + GRACE_S:
             log.warning("user code does not end within %g s, ending the process under it", GRACE_S)
             logging.shutdown()

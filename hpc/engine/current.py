@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hpc.engine.departure import Departure
 from hpc.errors import NoCommunicator
 
 
@@ -20,6 +21,7 @@ class Identity:
 
 
 engine: Identity | None = None
+departure: Departure | None = None
 
 
 def comm() -> Any:

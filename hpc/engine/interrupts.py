@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in an engine: end the user's task, end the engine, or do nothing, but never break the loop."""
+"""Signals in an engine: end the user's task, end the engine, announce its end, but never break the loop."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ from typing import Any, Final
 # How long to wait for a handler before the signal is sent again.
 REPEAT_S: Final = 0.05
 
-_OURS: Final = (signal.SIGINT, signal.SIGTERM)
+_OURS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Leave(BaseException):
@@ -28,13 +28,26 @@ class Interrupts:
     that at most one of the two is set when a handler looks. Everywhere else a handler only leaves a note.
     """
 
-    __slots__ = ("_main", "_say", "_sent_at", "in_task", "interrupted", "leaving", "on_leave", "pending", "waiting")
+    __slots__ = (
+        "_main",
+        "_say",
+        "_sent_at",
+        "in_task",
+        "interrupted",
+        "leaving",
+        "notices",
+        "on_leave",
+        "pending",
+        "waiting",
+    )
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.in_task = False
         self.waiting = False
         self.interrupted = False  # the task's KeyboardInterrupt was asked for by a client
         self.leaving = ""  # the reason, once the engine is to end
+        # These announce the end; the control thread hears of them through the bell, and the main thread goes on.
+        self.notices: tuple[signal.Signals, ...] = (signal.SIGUSR1,)
         self.on_leave: Callable[[], None] = lambda: None
         self.pending = False  # a signal was sent whose handler has not run yet
         self._sent_at = -math.inf
@@ -46,7 +59,7 @@ class Interrupts:
         return f"<Interrupts {doing}{self.leaving and ', leaving: ' + self.leaving}>"
 
     def install(self, wakeup_fd: int) -> Callable[[], None]:
-        """Take over both signals; ``wakeup_fd`` hears of every signal at once, even while the main thread is in C.
+        """Take over our signals; ``wakeup_fd`` hears of every signal at once, even while the main thread is in C.
 
         Call in the main thread. Returns what puts everything back.
         """
@@ -71,9 +84,9 @@ class Interrupts:
     def forked(self) -> None:
         """Give the signals of a forked child back to the system."""
         signal.set_wakeup_fd(-1)
-        for signum, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        for signum in _OURS:
             if signal.getsignal(signum) == self._handle:
-                signal.signal(signum, default)
+                signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
 
     def interrupt_task(self) -> None:
@@ -102,6 +115,8 @@ class Interrupts:
         signal.pthread_kill(self._main, signal.SIGINT)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if signum in self.notices:
+            return
         asked, self.pending = self.pending, False
         if self.leaving:
             pass

@@ -197,7 +197,7 @@ class Ledger:
         self.lock = threading.Lock()
 
     def close(self) -> None:
-        """Let nothing more begin: the engine is about to leave."""
+        """Let nothing more begin, and nothing fail: the engine is about to leave."""
         with self.lock:
             self._closed = True
             self._stop = self._next
@@ -265,6 +265,8 @@ class Ledger:
         return self.key
 
     def _record(self, offset: int, entry: Entry, buffers: list[Any] | None) -> None:
+        if entry.status and self._closed:
+            return  # what made it fail is that the engine leaves: the controller decides what becomes of it
         held = self.held
         if not held or held[-1].stop != offset or held[-1].packed or (held[-1].client, held[-1].first) != self.key:
             if not held:

@@ -67,6 +67,11 @@ class Loop:
                 if self._place.interrupts.leaving:
                     raise Leave(self._place.interrupts.leaving)
 
+    def say_goodbye(self, goodbye: Goodbye) -> None:
+        """Leave, after all results: on their way nothing can overtake them."""
+        with self._channel.lock:
+            self._channel.send(goodbye)
+
     def _receive(self) -> Sequence[Frame]:
         interrupts, before = self._place.interrupts, time.time()
         interrupts.waiting = True

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from hpc import __version__
-from hpc.engine import current
+from hpc.engine import current, hooks
 from hpc.engine.about import engine_info
 from hpc.engine.capture import Capture
 from hpc.engine.channel import Channel
 from hpc.engine.collective import GroupWork
 from hpc.engine.control import Control
+from hpc.engine.departure import Departure
 from hpc.engine.dialer import Dialer
 from hpc.engine.interrupts import Bell, Interrupts, Leave
 from hpc.engine.ledger import Ledger
 from hpc.engine.loop import Loop
 from hpc.engine.namespace import Namespace
+from hpc.engine.walltime import Allocation, find_allocation
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
@@ -56,6 +58,8 @@ class EngineOptions:
         Instead of all these.
     mpi : bool, optional
         Whether to take part in MPI; by default if an MPI launcher started the process.
+    label : str
+        What whoever starts the group calls it.
     wait_s : float
         How long to wait for a controller at the start.
     lease_s : float
@@ -69,6 +73,7 @@ class EngineOptions:
     controller_port: int | None = None
     connection_file: str | Path | None = None
     mpi: bool | None = None
+    label: str = ""
     wait_s: float = WAIT_S
     lease_s: float = LEASE_S
     log_level: str = "info"
@@ -142,30 +147,46 @@ def _serve(options: EngineOptions, membership: Any) -> int:
 
     capture = Capture((sys.stdout, sys.stderr), printed)
     place = Workplace(ledger, capture, interrupts, namespace, flush=lambda: None, wake=wake)
-    hello = _hello(membership)
+    allocation = _allocation(membership)
+    departure = Departure(allocation)
+    hello = _hello(membership, options.label, allocation)
     dialer = Dialer(options.name, options.address, options.connection_file)
     work, control = Channel(hello("work"), dialer), Channel(hello("control"), dialer)
     loop = Loop(work, place, identity, options.lease_s)
-    helper = Control(control, work, place, bell, options.lease_s)
-    current.engine = identity
+    helper = Control(control, work, place, bell, departure=departure, lease_s=options.lease_s)
+    current.engine, current.departure = identity, departure
     os.register_at_fork(before=interrupts.before_fork, after_in_parent=interrupts.after_fork)
     for forked in (capture.forked, ledger.forked, interrupts.forked):
         os.register_at_fork(after_in_child=forked)
     with _taken_over(bell, interrupts, capture, namespace):
+        farewell_said = False
         try:
             _first_connection(work, interrupts, options.wait_s)
             helper.start()
             loop.run()
         except Leave as leave:
             interrupts.leaving = interrupts.leaving or str(leave)
+            if departure.given:
+                loop.say_goodbye(departure.goodbye("", hooks.run_hooks()))
+                farewell_said = True
         finally:
             interrupts.leaving = interrupts.leaving or "an error in the engine"
             if helper.ident is not None:
-                helper.release(1.0)
+                helper.release(1.0, farewell_said)
             work.drop()
     if helper.refusal is not None:
         raise helper.refusal
     return 0
+
+
+def _allocation(membership: Any) -> Allocation:
+    allocation = find_allocation(os.environ, time.time())
+    if allocation.trouble:
+        log.warning("%s", allocation.trouble)
+    if membership is not None:
+        # An mpirun need not pass its environment on to other hosts; rank 0 is where the job script runs.
+        allocation = membership.runtime_comm.bcast(allocation, 0)
+    return allocation
 
 
 def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: Any) -> None:
@@ -177,9 +198,9 @@ def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: An
     namespace.builtins = {**namespace.builtins, **GroupWork(namespace, collectives).builtins}
 
 
-def _hello(membership: Any) -> Any:
+def _hello(membership: Any, label: str, allocation: Allocation) -> Any:
     uuid = os.urandom(16).hex()
-    info = engine_info(uuid, membership)
+    info = engine_info(uuid, membership, label, allocation)
 
     def hello(channel: str) -> Hello:
         return Hello(PROTOCOL, __version__, "engine", uuid, channel, 0, info.host, info.pid, getpass.getuser(), info)

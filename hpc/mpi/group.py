@@ -17,7 +17,7 @@ from hpc.errors import MpiMismatch, MpiUnavailable
 from hpc.mpi import diagnosis
 from hpc.mpi.launch import Launch, claims, detect
 
-__all__ = ["Membership", "detect", "join", "leave"]
+__all__ = ["Membership", "detect", "join", "leave", "loaded_library"]
 
 _THREAD_LEVELS: Final = ("single", "funneled", "serialized", "multiple")
 
@@ -100,6 +100,11 @@ def join(launch: Launch | None, environ: Mapping[str, str] | None = None) -> Mem
         thread_level=_THREAD_LEVELS[_thread_levels(MPI).index(MPI.Query_thread())],
         launcher=launch.launcher if launch else "",
     )
+
+
+def loaded_library() -> diagnosis.Library:
+    """Return the MPI library that mpi4py loads, and initialise nothing; `MpiUnavailable` if there is none."""
+    return _library(_import(None))
 
 
 def leave(membership: Membership, timeout_s: float = 10.0, exit_code: int = 0) -> bool:

@@ -24,10 +24,10 @@ MAX_FRAMES: Final = 65536
 _CONNECTION = (m.Ack, m.Goodbye)
 # What each peer may say, by its role: a message that does not belong to the role does not even decode.
 SPEAKS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
-    "client": (*_CONNECTION, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown),
+    "client": (*_CONNECTION, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown, m.Order),
     "monitor": (*_CONNECTION, m.Query),
-    "engine": (*_CONNECTION, m.Results, m.Output, m.Revoked, m.Need),
-    "launcher": (*_CONNECTION, m.Exited, m.Group, m.Query, m.Shutdown),
+    "engine": (*_CONNECTION, m.Results, m.Output, m.Revoked, m.Need, m.Notice),
+    "launcher": (*_CONNECTION, m.Exited, m.Group, m.Query, m.Shutdown, m.Answer),
     "stranger": (m.Hello,),
 }
 # What the controller says, by the role of the peer that listens.
@@ -35,7 +35,7 @@ HEARS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
     "client": (*_CONNECTION, m.Delivery, m.Engines, m.Ended, m.Answer, m.Output),
     "monitor": (*_CONNECTION, m.Engines, m.Answer),
     "engine": (*_CONNECTION, m.Define, m.Run, m.Revoke, m.Interrupt, m.Stop),
-    "launcher": (*_CONNECTION, m.Start, m.Stop, m.Answer),
+    "launcher": (*_CONNECTION, m.Start, m.Stop, m.Answer, m.Order),
 }
 _OPENING = (m.Identify, m.Welcome, m.Refused)
 

@@ -1,5 +1,7 @@
 """A brain on the bench: one client, some engines, and what the last event led to."""
 
+import math
+
 from hpc.controller import events as ev
 from hpc.controller.brain import Brain
 from hpc.wire import messages as m
@@ -29,11 +31,11 @@ class Bench:
         self.now += seconds
         return self.do(ev.Tick())
 
-    def engine(self, uuid, group=None, rank=0, size=1, channels=("control", "work"), **more):
+    def engine(self, uuid, group=None, rank=0, size=1, channels=("control", "work"), left_s=math.inf, **more):
         fields = {"host": "h", "pid": 100 + len(self.brain.registry.engines), "started": 1, "boot_id": "b", **more}
         info = m.EngineInfo(uuid=uuid, group=group or uuid, rank=rank, size=size, **fields)
         for channel in channels:
-            self.do(ev.EngineCame(info, channel))
+            self.do(ev.EngineCame(info, channel, left_s))
         return info
 
     def submit(self, count=1, kind=m.Kind.SPAN, targets=None, function=F, **more):

@@ -1,7 +1,9 @@
 """The brain against a model: whatever happens in whatever order, each task ends exactly once."""
 
-from collections import Counter, deque
+import math
+from collections import Counter
 
+from brain_engine import FakeEngine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,68 +14,6 @@ from hpc.wire import messages as m
 
 FUNCTION = b"f" * 16
 OTHER = b"g" * 16
-
-
-class FakeEngine:
-    """Runs what it is sent in order; its answers to revokes are as late as the test wants."""
-
-    def __init__(self, info: m.EngineInfo) -> None:
-        self.info = info
-        self.id = -1
-        self.up = {"work": False, "control": False}
-        self.stopped = False
-        self.holds: set[bytes] = set()
-        self.runs: deque[list[int]] = deque()
-        self.begun = False
-        self.mail: deque[m.Message] = deque()
-
-    def received(self, message: m.Message) -> None:
-        if isinstance(message, m.Define):
-            assert message.digest not in self.holds, "a function was sent twice"
-            self.holds.add(message.digest)
-        elif isinstance(message, m.Run):
-            assert set(message.functions) <= self.holds, "work came before its function"
-            assert message.start < message.stop
-            self.runs.append([message.client, message.first, message.start, message.stop])
-        elif isinstance(message, m.Stop):
-            self.stopped = True
-
-    def begin(self) -> tuple[int, int] | None:
-        """Begin the next task; return (client, number)."""
-        if not self.runs or self.begun:
-            return None
-        self.begun = True
-        client, first, start, _ = self.runs[0]
-        return client, first + start
-
-    def finish(self, n: int, failed: bool) -> m.Results:
-        """End up to n tasks of the head range, the first of which has begun."""
-        assert self.begun
-        client, first, start, stop = self.runs[0]
-        end = min(stop, start + n)
-        self.begun = False
-        if end == stop:
-            self.runs.popleft()
-        else:
-            self.runs[0][2] = end
-        return m.Results(client, first, start, end, False, [start] if failed else [], 0.001 * (end - start))
-
-    def revoke(self, message: m.Revoke) -> m.Revoked:
-        for index, run in enumerate(self.runs):
-            client, first, start, stop = run
-            if (client, first) != (message.client, message.first):
-                continue
-            free = start + (self.begun and index == 0)
-            low, high = max(free, message.start), min(stop, message.stop)
-            if low >= high:
-                continue
-            rest = [[client, first, start, low], [client, first, high, stop]]
-            self.runs.remove(run)
-            for piece in reversed(rest):
-                if piece[2] < piece[3]:
-                    self.runs.insert(index, piece)
-            return m.Revoked(client, first, low, high)
-        return m.Revoked(message.client, message.first, message.start, message.start)
 
 
 class BrainModel(RuleBasedStateMachine):
@@ -90,6 +30,7 @@ class BrainModel(RuleBasedStateMachine):
         self.outcomes: Counter[tuple[int, int]] = Counter()
         self.begins: Counter[tuple[int, int]] = Counter()
         self.retries: dict[tuple[int, int], int] = {}
+        self.expected_s: dict[tuple[int, int], float] = {}
         # Serial number of the submission of each direct task.
         self.direct: dict[tuple[int, int], int] = {}
         self.last_begun: dict[int, int] = {}
@@ -111,6 +52,11 @@ class BrainModel(RuleBasedStateMachine):
                 # What is sent while a connection is cut is kept by the session, in order.
                 assert number in self.engines
                 self.engines[number].received(message)
+                if isinstance(message, m.Run):
+                    assert not self.engines[number].told, "work after the last"
+                    expected_s = self.expected_s.get((message.client, message.first), 0.0)
+                    in_time = self.now + expected_s <= self.engines[number].ends_at
+                    assert in_time or not expected_s, "a task that cannot end in time"
             case ev.Command(number, message):
                 self.engines[number].mail.append(message)
                 if isinstance(message, m.Stop):
@@ -146,13 +92,13 @@ class BrainModel(RuleBasedStateMachine):
     def first_client(self) -> None:
         self.client_comes()
 
-    @rule(size=st.sampled_from([1, 1, 1, 2, 3]))
-    def launch(self, size: int) -> None:
+    @rule(size=st.sampled_from([1, 1, 1, 2, 3]), left_s=st.sampled_from([math.inf, math.inf, 1.0, 60.0]))
+    def launch(self, size: int, left_s: float) -> None:
         self.n_groups += 1
         for rank in range(size):
             name = f"g{self.n_groups}"
             info = m.EngineInfo(f"{name}-{rank}", name, rank, size, "host", 1000 * self.n_groups + rank, 1, "boot")
-            self.newcomers.append(FakeEngine(info))
+            self.newcomers.append(FakeEngine(info, left_s))
 
     @precondition(lambda self: self.newcomers)
     @rule(data=st.data(), control_first=st.booleans())
@@ -164,7 +110,9 @@ class BrainModel(RuleBasedStateMachine):
                 return
 
     def connect(self, fake: FakeEngine, channel: str) -> None:
-        actions = self.brain.handle(ev.EngineCame(fake.info, channel), self.now)
+        if channel == "work" and fake.ends_at == math.inf:
+            fake.ends_at = self.now + fake.left_s
+        actions = self.brain.handle(ev.EngineCame(fake.info, channel, fake.left_s), self.now)
         if isinstance(actions[0], ev.Reject):
             assert len(actions) == 1
             return
@@ -218,6 +166,25 @@ class BrainModel(RuleBasedStateMachine):
         if isinstance(message, m.Revoke):
             self.do(ev.EngineSaid(fake.id, fake.revoke(message)))
 
+    @precondition(lambda self: any(e.up["control"] and not e.noticed for e in self.engines.values()))
+    @rule(data=st.data())
+    def allocation_ends(self, data: st.DataObject) -> None:
+        fakes = [e for e in self.engines.values() if e.up["control"] and not (e.noticed or e.stopped)]
+        if fakes:
+            fake = data.draw(st.sampled_from(fakes))
+            fake.noticed = True
+            self.do(ev.EngineSaid(fake.id, m.Notice(m.EndReason.WALLTIME)))
+
+    @precondition(lambda self: any(e.done for e in self.engines.values()))
+    @rule()
+    def leaves_in_order(self) -> None:
+        self.leave(next(e for e in self.engines.values() if e.done))
+
+    def leave(self, fake: FakeEngine) -> None:
+        for action in self.do(ev.EngineSaid(fake.id, m.Goodbye("the end", m.EndReason.WALLTIME))):
+            if isinstance(action, ev.Tell) and isinstance(action.message, m.Ended) and action.message.end is not None:
+                assert (action.client, action.message.first) in self.direct, "a task was lost that it had not begun"
+
     @precondition(lambda self: self.engines)
     @rule(data=st.data(), how=st.sampled_from(["pidfd", "launcher", "unknown", "goodbye"]))
     def engine_dies(self, data: st.DataObject, how: str) -> None:
@@ -245,7 +212,7 @@ class BrainModel(RuleBasedStateMachine):
         answer = actions[0].message
         assert isinstance(answer, m.Answer)
         if not answer.error:
-            assert fake.stopped
+            assert fake.stopped or fake.told
 
     # ------------------------------------------------------------ clients
 
@@ -275,20 +242,26 @@ class BrainModel(RuleBasedStateMachine):
             self.open_tasks.add((client, first + offset))
             if targets is not None:
                 self.direct[client, first + offset] = self.serial * 1000 + (0 if kind is m.Kind.EACH else offset)
-        options = m.Options(retries=int(str(more.pop("retries", 0))))
+        options = m.Options(retries=int(str(more.pop("retries", 0))), expected_s=float(str(more.pop("expected_s", 0))))
+        self.expected_s[client, first] = options.expected_s
         for offset in range(count):
             self.retries[client, first + offset] = options.retries
         message = m.Submit(first, count, kind, [FUNCTION], targets, 0.0, options, **more)  # type: ignore[arg-type]
         self.do(ev.ClientSaid(client, message, (b"body",)))
         return first
 
-    @rule(data=st.data(), count=st.sampled_from([1, 1, 2, 5, 30, 100]), retries=st.integers(0, 1))
+    @rule(
+        data=st.data(),
+        count=st.sampled_from([1, 1, 2, 5, 30, 100]),
+        retries=st.integers(0, 1),
+        expected_s=st.sampled_from([0.0, 0.0, 0.4, 20.0]),
+    )
     @precondition(lambda self: self.clients)
-    def submit_balanced(self, data: st.DataObject, count: int, retries: int) -> None:
+    def submit_balanced(self, data: st.DataObject, count: int, retries: int, expected_s: float) -> None:
         eligible = None
         if data.draw(st.integers(0, 3)) == 0:
             eligible = data.draw(st.lists(st.integers(0, max(self.engines, default=0) + 1), max_size=3))
-        self.submit(data, count, m.Kind.SPAN, None, eligible=eligible, retries=retries)
+        self.submit(data, count, m.Kind.SPAN, None, eligible=eligible, retries=retries, expected_s=expected_s)
 
     @rule(data=st.data(), times=st.sampled_from([1, 1, 20]))
     @precondition(lambda self: self.clients)
@@ -346,7 +319,7 @@ class BrainModel(RuleBasedStateMachine):
         self.connect(last, "work")
         self.connect(last, "control")
         for _ in range(500):
-            if not any(e.runs or e.mail or e.stopped for e in self.engines.values()):
+            if not any(e.runs or e.mail or e.stopped or e.told for e in self.engines.values()):
                 break
             for fake in list(self.engines.values()):
                 while fake.mail:
@@ -355,6 +328,8 @@ class BrainModel(RuleBasedStateMachine):
                         self.do(ev.EngineSaid(fake.id, fake.revoke(message)))
                 if fake.stopped:
                     self.do(ev.EngineSaid(fake.id, m.Goodbye("told to")))
+                elif fake.done:
+                    self.leave(fake)
                 elif fake.runs:
                     if not fake.begun:
                         task = fake.begin()

@@ -136,11 +136,17 @@ def test_mpirun_beside_python_comes_first(tmp_path, monkeypatch):
         mpirun.find()
 
 
-def test_a_persons_own_open_mpi_settings_win():
+def test_a_persons_own_open_mpi_settings_win(tmp_path):
     found = mpirun.Mpirun("mpirun", "Open MPI", "")
     variable = "PRTE_MCA_rmaps_default_mapping_policy"
     assert found.environment({}, 2)[variable] == ":oversubscribe"
     assert found.environment({variable: "core"}, 2)[variable] == "core"
+    # In an allocation of several nodes it would put all ranks on the first one.
+    assert variable not in found.environment({"SLURM_JOB_NUM_NODES": "2"}, 2)
+    assert variable in found.environment({"SLURM_JOB_NUM_NODES": "1"}, 2)
+    nodefile = tmp_path / "nodes"
+    nodefile.write_text("b1\nb1\nb2\nb2\n")
+    assert variable not in found.environment({"PBS_NODEFILE": str(nodefile)}, 2)
     assert mpirun.Mpirun("mpirun", "MPICH", "").environment({"A": "b"}, 2) == {"A": "b"}
 
 
@@ -164,3 +170,9 @@ def test_the_default_port_is_given_up_if_it_is_taken(monkeypatch):
         port, note = ports.choose("127.0.0.1")
         assert (port, "taken" in note) == (0, True)
     assert ports.choose("127.0.0.1") == (ports.DEFAULT_PORT, "")
+
+
+def test_a_hostfile_is_spelled_as_the_mpirun_wants_it():
+    for flavour, option in (("Open MPI", "--hostfile"), ("MPICH", "-f")):
+        command = mpirun.Mpirun("mpirun", flavour, "").command(2, ["prog"], "/a/hosts")
+        assert command == ["mpirun", "-n", "2", option, "/a/hosts", "prog"]

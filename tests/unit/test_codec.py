@@ -166,7 +166,9 @@ def test_the_size_of_a_message_is_limited(monkeypatch):
 
 
 def test_a_later_release_may_add_fields():
-    frame = codec.PREFIX.pack(codec.MAGIC, codec.PROTOCOL, 7, 3) + msgspec.msgpack.encode([52, "bye", "new", {"x": 1}])
+    frame = codec.PREFIX.pack(codec.MAGIC, codec.PROTOCOL, 7, 3) + msgspec.msgpack.encode(
+        [52, "bye", 0, "new", {"x": 1}]
+    )
     assert codec.from_peer(frame, "client") == (7, 3, m.Goodbye("bye"))
 
 

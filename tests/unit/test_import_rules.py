@@ -36,7 +36,13 @@ MAY_IMPORT = {
     "": {"wire", "security", "errors", "client", "cluster", "engine", "magics"},
 }
 # Foreign package -> the only parts that may import it at all.
-ONLY_IN = {"zmq": {"transport"}, "mpi4py": {"mpi"}, "click": {"cli"}, "sqlite3": {"controller"}}
+ONLY_IN = {
+    "zmq": {"transport"},
+    "mpi4py": {"mpi"},
+    "click": {"cli"},
+    "sqlite3": {"controller"},
+    "jobscripts": {"cluster", "cli"},
+}
 # Foreign packages that no module loads when it is imported: only a function that needs one does.
 NEVER_AT_IMPORT = {"numpy", "IPython", "rich", "tqdm", "matplotlib", "psutil", "pandas", "mpi4py", "scipy"}
 # Modules that are there for a foreign package, and are imported by a function that knows that it is there.
@@ -154,7 +160,7 @@ def lines_with(path, *words):
             yield f"{name_of(path)}:{number}: {line.strip()}"
 
 
-ALL = sorted(p for part in ("hpc", "tests", "benchmarks", "docs") for p in (ROOT / part).rglob("*.py"))
+ALL = sorted(p for part in ("hpc", "jobscripts", "tests", "benchmarks", "docs") for p in (ROOT / part).rglob("*.py"))
 
 
 def test_a_file_is_one_concept():

@@ -17,7 +17,7 @@ def run(*, debug: bool, **launch: Any) -> int:
     """Start a cluster, keep it until a signal, and return the exit status."""
     options = cluster_options(**launch)
     # Before there is something to lose: a Ctrl-C from here on ends the cluster, never only this process.
-    signals = processes.Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    signals = processes.Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
     starter = Starter(options)
     progress = Progress(options)
     interrupted = ""
@@ -28,6 +28,9 @@ def run(*, debug: bool, **launch: Any) -> int:
         ready, _, _ = select.select(sources, [], [], 0.2 if follower else None)
         if signals in ready:
             for signum in signals.take():
+                if signum == signal.SIGUSR1:  # a job script's: the walltime is about to end
+                    starter.notice()
+                    continue
                 progress.clear()
                 interrupted = interrupted or ("Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name)
                 say(f"{interrupted}: ending the cluster ...")

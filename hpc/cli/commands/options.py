@@ -6,7 +6,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from hpc.cluster.options import DEFAULT_PORT, LAUNCHERS, ClusterOptions, check, default_n
+from hpc.cli.commands.joboptions import job_fields
+from hpc.cluster.options import DEFAULT_PORT, LAUNCHERS, ClusterOptions, check, resolve
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,10 +19,14 @@ _LAUNCH = (
         type=click.Choice(LAUNCHERS),
         default=LAUNCHERS[0],
         show_default=True,
-        help="How engines start: as processes of this machine, or by mpirun.",
+        help="How engines start: as processes of this machine, by mpirun, or by jobs of a scheduler.",
     ),
     click.option("--name", default="", help="Name to find the cluster by.  [default: default, or the next free one]"),
-    click.option("--ip", default="127.0.0.1", show_default=True, help="Address to listen at; '*' for all interfaces."),
+    click.option(
+        "--ip",
+        default="",
+        help="Address or interface to listen at; '*' for all.  [default: 127.0.0.1; '*' if engines run elsewhere]",
+    ),
     click.option(
         "--port",
         type=click.IntRange(0, 65535),
@@ -38,6 +43,9 @@ _LAUNCH = (
         show_default=True,
         help="Of the logs of controller and engines.",
     ),
+    click.option("--hostfile", type=click.Path(), default="", help="Machines for mpirun, as that mpirun reads them."),
+    # Job scripts say it this way; a person needs -n and --mpi.
+    click.option("--group", "launches", type=(int, str), multiple=True, hidden=True),
 )
 
 
@@ -62,10 +70,15 @@ def cluster_options(
     engine_port: int | None,
     timeout: float,
     log_level: str,
+    hostfile: str,
+    launches: tuple[tuple[int, str], ...],
+    site: str = "",
+    keep: bool = False,
+    **job: Any,
 ) -> ClusterOptions:
-    """Turn what `launch_options` parsed into what a supervisor is told."""
+    """Turn what `launch_options`, and perhaps `job_options`, parsed into what a supervisor is told."""
     options = ClusterOptions(
-        n=default_n() if n is None else n,
+        n=-1 if n is None else n,
         name=name,
         launcher="mpiexec" if mpi else launcher,
         ip=ip,
@@ -74,8 +87,14 @@ def cluster_options(
         start_timeout_s=timeout,
         log_level=log_level,
         argv=tuple(sys.argv),
+        hostfile=hostfile,
+        launches=launches,
+        site=site,
+        keep=keep,
+        job=job_fields(job),
     )
     try:
+        options = resolve(options, n_given=n is not None)
         check(options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None

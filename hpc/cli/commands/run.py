@@ -9,16 +9,18 @@ from typing import Any
 
 import click
 
+from hpc.cli.commands.joboptions import job_options
 from hpc.cli.commands.options import cluster_options, fail, launch_options, say
 from hpc.cli.commands.show import Progress
 from hpc.cluster import processes
 from hpc.cluster import script as script_of
-from hpc.cluster.options import Event
+from hpc.cluster.options import DONE_S, Event
 from hpc.cluster.starter import Starter, describe
 
 
 @click.command("run")
 @launch_options
+@job_options
 @click.argument("script", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(script: tuple[str, ...], **launch: Any) -> None:
     """Start a cluster, run a script as its client, end the cluster. The exit status is the script's.
@@ -27,6 +29,7 @@ def command(script: tuple[str, ...], **launch: Any) -> None:
       ipcluster run -n 8 --mpi -- analysis.py input.h5
       ipcluster run -n 4 -- -m mypackage.analysis
       ipcluster run -n 4 -- ./pipeline.sh
+      ipcluster run -n 64 --launcher slurm --walltime 1:00:00 -- analysis.py
 
     In the script, hpc.connect() finds exactly this cluster (by the environment variable HPC_CLUSTER). A script NAME.py
     or -m MODULE is run by this Python, anything else as a program. A script that a signal ended gives 128 + signal.
@@ -36,7 +39,7 @@ def command(script: tuple[str, ...], **launch: Any) -> None:
     except FileNotFoundError as error:
         fail(str(error), 2 if script[0].endswith(".py") else 127)
     options = cluster_options(**launch)._replace(port=0 if launch["port"] is None else launch["port"])
-    signals = processes.Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD))
+    signals = processes.Signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1))
     starter = Starter(options)
     progress = Progress(options)
     _wait_ready(starter, signals, progress)
@@ -44,10 +47,10 @@ def command(script: tuple[str, ...], **launch: Any) -> None:
     try:
         process = script_of.start(program, starter.name)
     except OSError as error:
-        starter.stop()
+        starter.stop(DONE_S if starter.options.by_jobs else 15.0)
         fail(f"cannot run {program[0]}: {error.strerror}", 127 if isinstance(error, FileNotFoundError) else 126)
     code = _attend(process, starter, signals, progress)
-    ended = starter.stop()
+    ended = starter.stop(DONE_S if starter.options.by_jobs else 15.0)
     if ended.failed or ended.logs:
         say(describe(ended))
     raise SystemExit(128 - code if code < 0 else code)
@@ -66,7 +69,9 @@ def _wait_ready(starter: Starter, signals: processes.Signals, progress: Progress
         readable, _, _ = select.select(sources, [], [])
         if signals in readable:
             for signum in signals.take():
-                if signum != signal.SIGCHLD:
+                if signum == signal.SIGUSR1:
+                    starter.notice()
+                elif signum != signal.SIGCHLD:
                     progress.clear()
                     interrupted = interrupted or signum
                     starter.interrupt()
@@ -82,6 +87,9 @@ def _attend(process: script_of.Script, starter: Starter, signals: processes.Sign
         readable, _, _ = select.select(sources, [], [])
         if signals in readable:
             for signum in signals.take():
+                if signum == signal.SIGUSR1:  # a job script's: the walltime is about to end
+                    starter.notice()
+                    continue
                 # A terminal sends its Ctrl-C to the script, too: it must not get it twice.
                 if signum != signal.SIGCHLD and not (signum == signal.SIGINT and _has_terminal()):
                     process.send_signal(signum)

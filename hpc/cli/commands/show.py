@@ -18,7 +18,7 @@ class Progress:
     def __init__(self, options: ClusterOptions) -> None:
         self._counting = False
         self._in_place = sys.stderr.isatty()
-        self._by = " by mpirun" if options.launcher == "mpiexec" else ""
+        self._by = {"local": "", "mpiexec": " by mpirun"}.get(options.launcher, " by a job")
         if self._in_place:
             self._count("starting the controller")
 
@@ -30,7 +30,7 @@ class Progress:
             return
         if event.kind in ("ready", "ended") or event.text:
             self.clear()
-        if event.kind in ("claimed", "controller", "launcher", "lost") and event.text:
+        if event.kind in ("claimed", "controller", "launcher", "job", "lost") and event.text:
             say(event.text)
 
     def clear(self) -> None:
@@ -48,7 +48,8 @@ def welcome(starter: Starter, controller: Event) -> str:
     """Return what a person needs to use a cluster that is ready."""
     n, name = starter.options.n, starter.name
     engines = "1 engine" if n == 1 else f"{n} engines"
-    by = " (ranks of one mpirun)" if starter.options.launcher == "mpiexec" else ""
+    launcher = starter.options.launcher
+    by = {"local": "", "mpiexec": " (ranks of one mpirun)"}.get(launcher, f" (ranks of a {launcher} job)")
     return f"""\
 Cluster {name!r}: controller at {controller.host}:{controller.port} (pid {controller.pid}), {engines}{by}.
 In Python:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
+from hpc.cli.commands.listing import job_line, jobs_of
 from hpc.cli.commands.options import fail, name_option
 from hpc.cluster.record import Entry, entries
 from hpc.errors import HpcError
@@ -32,17 +33,25 @@ def command(name: str, as_json: bool, timeout: float) -> None:
         reason = f"there is no cluster named {name!r}" if name else "no cluster is running"
         _fail(as_json, {"name": name or None, "state": "gone", "reason": reason}, reason)
     controller: dict[str, Any] = _describe(entry)
+    jobs = jobs_of([entry]).get(entry.name, [])
     if entry.gone:
         _fail(as_json, controller, f"cluster {entry.name!r} is gone: {entry.gone}")
+    if entry.info is None and jobs:
+        reason = "\n".join(map(job_line, jobs))
+        _fail(
+            as_json, controller, f"cluster {entry.name!r} is {entry.state}: no controller listens yet\n{reason}", jobs
+        )
     try:
         engines = _ask(entry, timeout, controller)
     except HpcError as error:
         controller |= {"state": "unreachable", "reason": str(error)}
         _fail(as_json, controller, str(error))
     if as_json:
-        click.echo(json.dumps({"controller": controller, "engines": engines}, indent=2))
+        click.echo(json.dumps({"controller": controller, "engines": engines, "jobs": jobs}, indent=2))
     else:
         _print(controller, engines)
+        for job in jobs:
+            click.echo(job_line(job))
 
 
 def choose(name: str) -> Entry | None:
@@ -98,7 +107,8 @@ def _print(controller: dict[str, Any], engines: list[dict[str, Any]]) -> None:
     columns = ("id", "rank", "group", "host", "pid", "state")
     cells = [[str(engine[column]) for column in columns] for engine in engines]
     for row in cells:
-        row[2] = row[2][:8]  # a group's name is a long one, and its beginning tells them apart
+        label, dash, rest = row[2].rpartition("-")
+        row[2] = label if dash else rest[:8]  # a group's name is a long one, and its beginning tells them apart
     table = [[column.upper() for column in columns], *cells]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table if engines else []:
@@ -108,8 +118,8 @@ def _print(controller: dict[str, Any], engines: list[dict[str, Any]]) -> None:
         click.echo(f"{len(engines)} engines are registered" + (f", {wanted} were started" if wanted else ""))
 
 
-def _fail(as_json: bool, controller: dict[str, Any], text: str) -> NoReturn:
+def _fail(as_json: bool, controller: dict[str, Any], text: str, jobs: list[dict[str, Any]] | None = None) -> NoReturn:
     if as_json:
-        click.echo(json.dumps({"controller": controller, "engines": []}, indent=2))
+        click.echo(json.dumps({"controller": controller, "engines": [], "jobs": jobs or []}, indent=2))
         raise SystemExit(1)
     fail(text)

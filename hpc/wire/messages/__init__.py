@@ -21,12 +21,13 @@ from hpc.wire.messages.client import (
     Engines,
     Interrupt,
     Options,
+    Order,
     Query,
     Shutdown,
     Submit,
 )
 from hpc.wire.messages.connection import Ack, EngineInfo, Goodbye, Hello, Identify, Refused, Welcome
-from hpc.wire.messages.engine import Entry, Need, Output, Results, Revoke, Revoked, Run, Stop
+from hpc.wire.messages.engine import Entry, Need, Notice, Output, Results, Revoke, Revoked, Run, Stop
 from hpc.wire.messages.launcher import Exited, Group, Start
 
 __all__ = [
@@ -53,7 +54,9 @@ __all__ = [
     "Kind",
     "Message",
     "Need",
+    "Notice",
     "Options",
+    "Order",
     "Output",
     "Query",
     "Refused",

@@ -47,3 +47,5 @@ class EndReason(IntEnum):
     ABORTED = 6
     REFUSED = 7
     NO_ENGINES = 8
+    WALLTIME = 9
+    PREEMPTED = 10

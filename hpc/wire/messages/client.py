@@ -18,10 +18,14 @@ class Define(Message, tag=16):
 
 
 class Options(Message):
-    """How the tasks of a bundle may be placed and repeated."""
+    """How the tasks of a bundle may be placed and repeated.
+
+    With ``expected_s``, the seconds that a task takes, it is sent only to engines that will be there for as long.
+    """
 
     retries: int = 0
     label: str = ""
+    expected_s: float = 0.0
 
 
 class Submit(Message, tag=17):
@@ -74,6 +78,14 @@ class Shutdown(Message, tag=21):
     controller: bool
 
 
+class Order(Message, tag=22):
+    """Ask the launcher, through the controller: ``scale``, ``adapt`` or ``groups``. Answered by `Answer`."""
+
+    request: int
+    what: str
+    arguments: dict[str, Any] = {}
+
+
 # ---------------------------------------------------------------- to the client
 
 
@@ -95,7 +107,10 @@ class Delivery(Message, tag=64):
 
 
 class EngineRow(Message):
-    """One engine as clients see it. ``state`` is ``idle``, ``busy`` or ``unreachable``."""
+    """One engine as clients see it. ``state`` is ``idle``, ``busy``, ``unreachable`` or, before its end, ``leaving``.
+
+    ``deadline`` is when its allocation ends, in seconds since the epoch, 0 if nothing says that it will.
+    """
 
     id: int
     rank: int
@@ -105,6 +120,7 @@ class EngineRow(Message):
     pid: int
     state: str
     mpi: str = ""
+    deadline: float = 0.0
 
 
 class End(Message):

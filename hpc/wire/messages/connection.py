@@ -1,6 +1,6 @@
 """What opens a connection and keeps it (docs/protocol.md, section 3); the same for every role."""
 
-from hpc.wire.messages.base import Message
+from hpc.wire.messages.base import EndReason, Message
 
 
 class Identify(Message, tag=1):
@@ -15,7 +15,8 @@ class EngineInfo(Message):
     """What an engine says of itself.
 
     ``group`` is the same for all ranks of one launch; ``started`` is the start time of the process in clock ticks since
-    boot, which tells it from a later process with the same pid.
+    boot, which tells it from a later process with the same pid. ``deadline`` is when its allocation ends, in seconds
+    since the epoch, 0 if nothing says that it will; ``notice_s`` before that it prepares to leave.
     """
 
     uuid: str
@@ -30,6 +31,8 @@ class EngineInfo(Message):
     cwd: str = ""
     python: str = ""
     launcher: str = ""
+    deadline: float = 0.0
+    notice_s: float = 0.0
 
 
 class Hello(Message, tag=2):
@@ -66,6 +69,10 @@ class Ack(Message, tag=5):
 
 
 class Goodbye(Message, tag=52):
-    """The sender leaves of its own accord. Also of a client, and of the controller to its peers."""
+    """The sender leaves of its own accord. Also of a client, and of the controller to its peers.
+
+    ``why`` is WALLTIME or PREEMPTED for an engine whose allocation ends; the text of the reason stands for itself then.
+    """
 
     reason: str
+    why: EndReason = EndReason.GOODBYE

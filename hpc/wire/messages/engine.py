@@ -1,6 +1,6 @@
 """Between controller and engine (docs/protocol.md, section 5), both ways; `Define` and `Interrupt` are in `client`."""
 
-from hpc.wire.messages.base import Kind, Message, Status
+from hpc.wire.messages.base import EndReason, Kind, Message, Status
 
 # ---------------------------------------------------------------- to the engine
 
@@ -100,3 +100,9 @@ class Need(Message, tag=51):
     first: int
     start: int
     stop: int
+
+
+class Notice(Message, tag=53):
+    """The allocation of the engine is about to end (WALLTIME or PREEMPTED): it is to get nothing more to do."""
+
+    why: EndReason

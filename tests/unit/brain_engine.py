@@ -1,0 +1,82 @@
+"""What an engine does with what the brain sends, for models: nothing of it takes time."""
+
+import math
+from collections import deque
+
+from hpc.wire import messages as m
+
+
+class FakeEngine:
+    """Runs what it is sent in order; its answers to revokes are as late as the test wants."""
+
+    def __init__(self, info: m.EngineInfo, left_s: float = math.inf) -> None:
+        self.info = info
+        self.left_s = left_s
+        self.ends_at = math.inf
+        self.noticed = False  # it has said that its allocation ends
+        self.told = False  # that nothing more comes
+        self.id = -1
+        self.up = {"work": False, "control": False}
+        self.stopped = False
+        self.holds: set[bytes] = set()
+        self.runs: deque[list[int]] = deque()
+        self.begun = False
+        self.mail: deque[m.Message] = deque()
+
+    def received(self, message: m.Message) -> None:
+        if isinstance(message, m.Define):
+            assert message.digest not in self.holds, "a function was sent twice"
+            self.holds.add(message.digest)
+        elif isinstance(message, m.Run):
+            assert set(message.functions) <= self.holds, "work came before its function"
+            assert message.start < message.stop
+            self.runs.append([message.client, message.first, message.start, message.stop])
+        elif isinstance(message, m.Stop):
+            if self.noticed:
+                asked = not any(isinstance(mail, m.Revoke) for mail in self.mail)
+                assert asked or "client" in message.reason, "told that this is all before it has given back"
+                self.told = True
+            else:
+                self.stopped = True
+
+    @property
+    def done(self) -> bool:
+        """Whether it has done all that it was sent, and may leave."""
+        return self.told and not self.runs and not self.mail
+
+    def begin(self) -> tuple[int, int] | None:
+        """Begin the next task; return (client, number)."""
+        if not self.runs or self.begun:
+            return None
+        self.begun = True
+        client, first, start, _ = self.runs[0]
+        return client, first + start
+
+    def finish(self, n: int, failed: bool) -> m.Results:
+        """End up to n tasks of the head range, the first of which has begun."""
+        assert self.begun
+        client, first, start, stop = self.runs[0]
+        end = min(stop, start + n)
+        self.begun = False
+        if end == stop:
+            self.runs.popleft()
+        else:
+            self.runs[0][2] = end
+        return m.Results(client, first, start, end, False, [start] if failed else [], 0.001 * (end - start))
+
+    def revoke(self, message: m.Revoke) -> m.Revoked:
+        for index, run in enumerate(self.runs):
+            client, first, start, stop = run
+            if (client, first) != (message.client, message.first):
+                continue
+            free = start + (self.begun and index == 0)
+            low, high = max(free, message.start), min(stop, message.stop)
+            if low >= high:
+                continue
+            rest = [[client, first, start, low], [client, first, high, stop]]
+            self.runs.remove(run)
+            for piece in reversed(rest):
+                if piece[2] < piece[3]:
+                    self.runs.insert(index, piece)
+            return m.Revoked(client, first, low, high)
+        return m.Revoked(message.client, message.first, message.start, message.start)
