@@ -84,9 +84,11 @@ class View(ABC):
     def map_async(self, f: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> AsyncResult:
         """Call ``f`` with the items of the sequences, as the built-in ``map`` does; return the result at once."""
 
-    def map(self, f: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> Any:
+    def map(
+        self, f: Callable[..., Any], /, *sequences: Iterable[Any], block: bool | None = None, **options: Any
+    ) -> Any:
         """Call ``f`` with the items of the sequences; return the list of values, or with ``block`` False the result."""
-        return self._return(self.map_async(f, *sequences, **options))
+        return self._return(self.map_async(f, *sequences, **options), block)
 
     def map_sync(self, f: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> list[Any]:
         """Call ``f`` with the items of the sequences; return the list of values."""

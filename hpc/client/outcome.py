@@ -30,7 +30,7 @@ class Cancelled(TaskAborted, CancelledError):  # noqa: N818 - as its bases
 class Reply:
     """What an engine answered for the tasks of one range: one `Entry` a task, or one for all of them (``packed``)."""
 
-    __slots__ = ("_values", "engine", "entries", "frames", "packed", "received", "roster")
+    __slots__ = ("_errors", "_values", "engine", "entries", "frames", "packed", "received", "roster")
 
     def __init__(self, roster: Roster, engine: int, packed: bool, frames: Sequence[Frame], received: float) -> None:
         self.roster = roster
@@ -40,6 +40,7 @@ class Reply:
         self.entries = codec.decode_entries(frames[0])
         self.frames = frames
         self._values: list[Any] | None = None
+        self._errors: dict[int, BaseException] = {}
 
     def __repr__(self) -> str:
         return f"<Reply of engine {self.engine}, {len(self.entries)} entries{', packed' if self.packed else ''}>"
@@ -97,14 +98,17 @@ class Reply:
         return route_of(self.frames[1:])
 
     def error(self, index: int) -> BaseException | None:
-        """Return the error of a task, None if it has a value."""
+        """Return the error of a task, None if it has a value; the same object each time."""
         if not self.failed(index):
             return None
-        rank, host = self.roster.place(self.engine)
-        try:
-            return failures.load_error(self.entries[index].payload, engine_id=self.engine, rank=rank, host=host)
-        except ProtocolError as error:
-            return error
+        if index not in self._errors:
+            rank, host = self.roster.place(self.engine)
+            payload = self.entries[index].payload
+            try:
+                self._errors[index] = failures.load_error(payload, engine_id=self.engine, rank=rank, host=host)
+            except ProtocolError as error:
+                self._errors[index] = error
+        return self._errors[index]
 
 
 class Loss:

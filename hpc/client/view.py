@@ -104,10 +104,10 @@ class DirectView(View):
         self._return(result, block)
         return result
 
-    def _cell(self, code: str) -> AsyncResult:
+    def _cell(self, code: str, targets: Any = None) -> AsyncResult:
         """Execute a cell as IPython does, where it is installed; for the magics."""
         filename = f"<px {self._link.peer.hello.session[:4]}-{next(_numbers)}>"
-        result: AsyncResult = self._each(None, CELL, (code, filename), {}, "px")
+        result: AsyncResult = self._each(targets, CELL, (code, filename), {}, "px")
         return result
 
     def activate(self, suffix: str = "") -> None:
@@ -274,13 +274,18 @@ class DirectView(View):
 
     # ------------------------------------------------------------ maps
 
-    def map_async(self, f: Callable[..., Any], /, *sequences: Iterable[Any], **_: Any) -> MapResult:
-        """Call ``f`` with the items of the sequences, contiguous parts of them on each target; return the result."""
+    def map_async(
+        self, f: Callable[..., Any], /, *sequences: Iterable[Any], return_exceptions: bool = False, **_: Any
+    ) -> MapResult:
+        """Call ``f`` with the items of the sequences, contiguous parts of them on each target; return the result.
+
+        With ``return_exceptions`` exceptions stand among the values; else they are raised once all items have ended.
+        """
         ids, single = self._choose(None)
         link = self._link
         cols: list[Any] = next(columns.pieces(tuple(_sized(s) for s in sequences), 1, _WHOLE), [[]])
         digest, name = digest_of(link, f)
-        result = MapResult(link, f"map {name}", by_engine=not single)
+        result = MapResult(link, f"map {name}", by_engine=not single, return_exceptions=return_exceptions)
         n = columns.length(cols)
         result.expect(n)
         for target, piece in zip(ids, partition.slices(n, len(ids)), strict=True):

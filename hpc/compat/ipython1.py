@@ -22,6 +22,7 @@ from typing import Any
 import hpc
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.view import DirectView
+from hpc.compat.names import forget_names
 
 Targets = int | Iterable[int] | str
 
@@ -140,7 +141,7 @@ class RemoteController:
 
     def reset(self, targets: Targets) -> bool:
         """Forget all names on the engines but those that they had at the start."""
-        self._view(targets).apply_sync(_reset)
+        self._view(targets).apply_sync(forget_names)
         return True
 
     def kill(self, targets: Targets, controller: bool = False) -> bool:
@@ -286,11 +287,3 @@ def _look_up(keys: Sequence[str]) -> list[Any]:
     """Return each name's value in a list of one, None for a name that is not there. Runs on an engine."""
     names = sys.modules["__main__"].__dict__
     return [[names[key]] if key in names else None for key in keys]
-
-
-def _reset() -> None:
-    """Forget the names of the engine. Runs there."""
-    names = sys.modules["__main__"].__dict__
-    for name in list(names):
-        if not name.startswith("__") and name not in ("id", "rank", "size", "comm"):
-            del names[name]

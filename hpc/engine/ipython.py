@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import IPython
+from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
@@ -45,19 +46,30 @@ class _Hook(DisplayHook):  # type: ignore[misc]
         self._is_active = False
 
 
+class _Compiler(CachingCompiler):  # type: ignore[misc]
+    """Calls a cell what the client calls it: the same on all engines, so that equal tracebacks are equal."""
+
+    name = ""
+
+    def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
+        return self.name or str(super().get_code_name(raw_code, transformed_code, number))
+
+
 class EngineShell(InteractiveShell):  # type: ignore[misc]
     """An IPython shell without a terminal: errors are raised, and what is displayed is kept for the client."""
 
     display_pub_class = Type(_Publisher)
     displayhook_class = Type(_Hook)
+    compiler_class = Type(_Compiler)
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.outputs = Outputs()
         super().__init__(*arguments, **keywords)
 
-    def run(self, code: str) -> Outputs:
-        """Run a cell; return what it displayed, or raise what it raised."""
+    def run(self, code: str, filename: str) -> Outputs:
+        """Run a cell; return what it displayed, or raise what it raised. ``filename`` is what tracebacks show."""
         self.outputs = Outputs()
+        self.compile.name = filename
         done = self.run_cell(code, store_history=True)
         error = done.error_before_exec or done.error_in_exec
         if error is not None:

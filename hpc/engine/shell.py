@@ -28,7 +28,7 @@ class Shell:
     def execute(self, code: str, filename: str) -> Outputs | None:
         """Execute statements; return what they displayed. ``filename`` is what tracebacks show."""
         if self._ipython is not None:
-            return self._run_cell(code)
+            return self._run_cell(code, filename)
         try:
             tree = compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
         except SyntaxError:
@@ -45,7 +45,7 @@ class Shell:
 
             self._ipython = new_shell(self._namespace)
         if self._ipython is not None:
-            return self._run_cell(code)
+            return self._run_cell(code, filename)
         try:
             tree = compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
         except SyntaxError as error:
@@ -55,8 +55,8 @@ class Shell:
         assert isinstance(tree, ast.Module)  # noqa: S101 - for the type checker
         return self._run_plain(tree, code, filename)
 
-    def _run_cell(self, code: str) -> Outputs | None:
-        return self._ipython.run(code) or None
+    def _run_cell(self, code: str, filename: str) -> Outputs | None:
+        return self._ipython.run(code, filename) or None
 
     def _run_plain(self, tree: ast.Module, code: str, filename: str) -> Outputs | None:
         self._namespace.remember(code, filename)

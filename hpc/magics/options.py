@@ -19,7 +19,12 @@ def new_parser(name: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=name, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     add = parser.add_argument
     add("-t", "--targets", help="engines: 0, 1:4, ::2, 0,3 or all")
-    add("-b", "--block", action="store_true", help="wait, and show what comes of it (the default)")
+    add(
+        "-b",
+        "--block",
+        action="store_true",
+        help="wait, and show what comes of it (if not given: as the view has it)",
+    )
     add("-a", "--noblock", dest="block", action="store_false", help="return the AsyncResult at once")
     add("--stream", action="store_true", help="show output as it comes (the default when waiting)")
     add("--no-stream", dest="stream", action="store_false", help="show output when all is over")
@@ -29,7 +34,7 @@ def new_parser(name: str) -> argparse.ArgumentParser:
     add("-v", "--verbose", action="store_true", help="say where the cell runs")
     add("--no-verbose", dest="verbose", action="store_false", help="say nothing")
     add("--progress-after", type=float, metavar="SECONDS", help="show a bar after this time; -1 for never")
-    add("--signal-on-interrupt", choices=("0", "SIGINT"), help="what Ctrl-C sends to the engines; 0 for nothing")
+    add("--signal-on-interrupt", choices=("0", "2", "SIGINT"), help="what Ctrl-C sends to the engines; 0 for nothing")
     return parser
 
 

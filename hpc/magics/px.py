@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # What holds until %pxconfig says something else.
 _DEFAULTS = {
     "targets": "",
-    "block": True,
+    "block": None,  # as the view has it
     "stream": None,
     "out": "",
     "groupby": "type",
@@ -119,12 +119,13 @@ class ParallelMagics:
 
     def _execute(self, code: str, options: argparse.Namespace) -> Any:
         view = self.view
+        if options.block is None:
+            options.block = view.block
         if options.targets:
             view = view.client[engines_of(options.targets)]
         if options.verbose:
-            targets = view.targets
             kind = "Parallel" if options.block else "Async parallel"
-            print(f"{kind} execution on engines: {ranges([targets] if isinstance(targets, int) else sorted(targets))}")
+            print(f"{kind} execution on engines: {ranges(sorted(view._choose(None)[0]))}")
         result = view._cell(code)
         self._last = result
         if options.out:

@@ -40,6 +40,7 @@ def shell(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_px_shows_values_output_and_errors(
     rc: "hpc.RemoteController", shell: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rc[1]._cell("%time None").get()  # the engines have not all run as many cells
     shell.run_line_magic("px", "a = id")
     assert rc[:]["a"] == [0, 1, 2]
     assert capsys.readouterr().out == ""
@@ -49,6 +50,10 @@ def test_px_shows_values_output_and_errors(
     assert capsys.readouterr().out == "Out[0]: 0\nOut[1]: 1\nOut[2]: 2\n"
     shell.run_line_magic("px", "print('x', a)")
     assert sorted(capsys.readouterr().out.splitlines()) == [f"[stdout:{i}] x {i}" for i in range(3)]
+    with pytest.raises(CompositeError) as alike:
+        shell.run_line_magic("px", "1 / 0")
+    assert "[engines 0-2" in str(alike.value)
+    assert "1 / 0" in str(alike.value), "the source is shown"
     with pytest.raises(CompositeError):
         shell.run_line_magic("px", "1 / (a - 1)")
     assert "Out[0]" in capsys.readouterr().out, "what the others gave is shown, too"
@@ -90,6 +95,18 @@ def test_pxconfig_and_views_with_suffixes(
     assert shell.run_line_magic("pxone", "id").get() is not None
     shell.run_line_magic("pxconfigone", "")
     assert "block = False" in capsys.readouterr().out
+
+
+def test_a_view_that_does_not_wait(rc: "hpc.RemoteController", shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rc.direct_view([0, 1], block=False).activate("slow")
+    result = shell.run_line_magic("pxslow", "7")
+    assert isinstance(result, hpc.AsyncResult)
+    assert capsys.readouterr().out == ""
+    shell.run_cell_magic("pxslow", "--block --signal-on-interrupt 2", "8")
+    assert capsys.readouterr().out == "Out[0-1]: 8\n"
+    shell.run_line_magic("pxconfigslow", "--block")
+    shell.run_line_magic("pxslow", "9")
+    assert capsys.readouterr().out == "Out[0-1]: 9\n"
 
 
 def test_autopx(rc: "hpc.RemoteController", shell: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,24 @@ def test_flags_for_a_while(rc: "hpc.RemoteController") -> None:
     assert lv.retries == 0
 
 
+def test_a_map_may_wait_or_not_whatever_its_view_does(rc: "hpc.RemoteController") -> None:
+    for view in (rc[:], rc.load_balanced_view()):
+        result = view.map(abs, [-1, -2], block=False)
+        assert isinstance(result, hpc.AsyncResult)
+        assert result.get() == [1, 2]
+        view.block = False
+        assert view.map(abs, [-1, -2], block=True) == [1, 2]
+
+
+def test_exceptions_among_the_values_of_a_map(rc: "hpc.RemoteController") -> None:
+    for view in (rc[:], rc.load_balanced_view()):
+        result = view.map_async(lambda x: 1 // x, [1, 0, 1], return_exceptions=True)
+        values = result.get()
+        assert values[::2] == [1, 1]
+        assert isinstance(values[1], ZeroDivisionError)
+        assert list(result) == values, "the same error each time it is asked for"
+
+
 def test_imports_on_both_sides(rc: "hpc.RemoteController", capsys: pytest.CaptureFixture[str]) -> None:
     view = rc[:]
     with view.sync_imports():

@@ -1,0 +1,79 @@
+"""ipyparallel's names, for code that was written for it.
+
+::
+
+    import hpc.compat.ipyparallel as ipp
+    rc = ipp.Client()
+    ar = rc[:].apply_async(os.getpid)
+
+What differs in ipyparallel is as it is there: views do not wait unless ``block`` is set, errors have ``elist`` and
+``render_traceback()``, references may be expressions. What there is no work for says so, as a NotImplementedError. The
+page docs/howto/porting.md goes through it name by name.
+"""
+
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
+
+from hpc.compat.ipyparallel import error
+from hpc.compat.ipyparallel.client import Client
+from hpc.compat.ipyparallel.cluster import Cluster
+from hpc.compat.ipyparallel.error import (
+    CompositeError,
+    EngineError,
+    NoEnginesRegistered,
+    RemoteError,
+    TaskAborted,
+    TaskTimeout,
+    TimeoutError,
+    UnmetDependency,
+)
+from hpc.compat.ipyparallel.functions import Reference, depend, interactive, parallel, remote, require
+from hpc.compat.ipyparallel.results import AsyncMapResult, AsyncResult
+from hpc.compat.ipyparallel.views import DirectView, LoadBalancedView
+
+AsyncHubResult = AsyncResult
+BroadcastView = DirectView
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "AsyncHubResult",
+    "AsyncMapResult",
+    "AsyncResult",
+    "BroadcastView",
+    "Client",
+    "Cluster",
+    "CompositeError",
+    "DirectView",
+    "EngineError",
+    "LoadBalancedView",
+    "NoEnginesRegistered",
+    "Reference",
+    "RemoteError",
+    "TaskAborted",
+    "TaskTimeout",
+    "TimeoutError",
+    "UnmetDependency",
+    "depend",
+    "error",
+    "interactive",
+    "load_ipython_extension",
+    "parallel",
+    "register_joblib_backend",
+    "remote",
+    "require",
+]
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Make ``%px`` and its relatives known: what ``%load_ext hpc.compat.ipyparallel`` calls."""
+    from hpc.magics import load_ipython_extension
+
+    load_ipython_extension(shell)
+
+
+def register_joblib_backend(name: str = "ipyparallel", make_default: bool = False) -> None:
+    """Have ``joblib.parallel_config(backend="ipyparallel")`` use the engines of this user's newest cluster."""
+    from hpc.client.joblib import register
+
+    register(name, None, make_default)

@@ -1,0 +1,137 @@
+"""The errors of ipyparallel. Those of `hpc` are their bases, so that either package's ``except`` clauses catch them.
+
+Unlike ipyparallel's, a `RemoteError` is also an instance of what was raised: ``except ZeroDivisionError`` works.
+"""
+
+import builtins
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from hpc import errors
+
+TimeoutError = builtins.TimeoutError
+IPythonError = KernelError = errors.HpcError
+NoEnginesRegistered = errors.NoEngines
+TaskAborted = errors.TaskAborted
+TaskTimeout = errors.TaskTimeout
+UnmetDependency = ImpossibleDependency = InvalidDependency = DependencyTimeout = errors.DependencyError
+
+
+class RemoteError(errors.RemoteError):
+    """Code raised on an engine."""
+
+    method = "apply"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}[{self.engine_id}]:{self.ename}({self.evalue})>"
+
+    @property
+    def engine_info(self) -> dict[str, Any]:
+        """Which engine it was, and what it was doing."""
+        return {"engine_id": self.engine_id, "method": self.method}
+
+    def render_traceback(self) -> list[str]:
+        """Return the lines of the traceback, after one that names the engine."""
+        return [f"[{self.engine_id}:{self.method}]", *(self.traceback or "No traceback available").splitlines()]
+
+    def print_traceback(self, excid: int | None = None) -> None:
+        """Print the traceback."""
+        print("\n".join(self.render_traceback()))
+
+
+class AlreadyDisplayedError(RemoteError):
+    """For ``except`` clauses only: ``%px`` raises here what the engines have raised, whether it was shown or not."""
+
+
+class EngineError(RemoteError, errors.EngineLost):
+    """The engine that held the task is gone."""
+
+
+class CompositeError(RemoteError, errors.CompositeError):
+    """Several engines failed.
+
+    Attributes
+    ----------
+    msg : str
+        What they were doing.
+    elist : list of tuple
+        Name, text, traceback and `RemoteError.engine_info` of each error, in the order of the engines' ids.
+    """
+
+    tb_limit = 4
+
+    def __init__(self, failed: Mapping[int, BaseException], what: str = "", method: str = "apply") -> None:
+        super().__init__({engine: failed[engine] for engine in sorted(failed)}, what)
+        self.ename, self.evalue, self.method = "CompositeError", self.args[0], method
+        self.msg = f"one or more exceptions raised in: {method}"
+
+    def __repr__(self) -> str:
+        return f"CompositeError({len(self)})"
+
+    def __str__(self) -> str:
+        return self.evalue
+
+    _render_traceback_ = errors.CompositeError._render_traceback_
+
+    @property
+    def elist(self) -> list[tuple[str, str, str, dict[str, Any]]]:
+        """The errors, as tuples."""
+        return [
+            (e.ename, e.evalue, e.traceback, e.engine_info)
+            if isinstance(e, RemoteError)
+            else (type(e).__name__, str(e), "", {"engine_id": engine, "method": self.method})
+            for engine, e in self.errors.items()
+        ]
+
+    def raise_exception(self, excid: int | None = None) -> None:
+        """Raise one of the errors, by its index in `elist`."""
+        raise self._at(excid or 0)
+
+    def _at(self, excid: int) -> BaseException:
+        try:
+            return list(self.errors.values())[excid]
+        except IndexError:
+            raise IndexError(f"there is no error {excid}, there are {len(self)}") from None
+
+    def render_traceback(self, excid: int | None = None) -> list[str]:
+        """Return the lines of one error's traceback, or of the first `tb_limit` of them."""
+        rows = self.elist
+        if excid is not None:
+            self._at(excid)
+            rows = [rows[excid]]
+        lines: list[str] = []
+        for _, _, traceback, info in rows[: self.tb_limit]:
+            head = f"[{info['engine_id']}:{info['method']}]:"
+            lines += [head, *(traceback or "No traceback available").splitlines(), ""]
+        if len(rows) > self.tb_limit:
+            lines.append(f"... {len(rows) - self.tb_limit} more exceptions ...")
+        return lines
+
+    def print_traceback(self, excid: int | None = None) -> None:
+        """Print one error's traceback, or the first `tb_limit` of them."""
+        print("\n".join(self.render_traceback(excid)))
+
+
+def translated(error: BaseException, method: str = "apply") -> BaseException:
+    """Return an error of `hpc` as ipyparallel's; any other as it is."""
+    if isinstance(error, RemoteError):
+        return error
+    if isinstance(error, errors.CompositeError):
+        return CompositeError({i: translated(e, method) for i, e in error.errors.items()}, error.what, method)
+    if isinstance(error, errors.RemoteError):
+        # It is of a class of its own, made from the class that was raised: that stays its base.
+        error.__class__ = _kind(type(error))  # type: ignore[arg-type]  # mypy doubts that classes are hashable
+        error.method = method  # type: ignore[attr-defined]
+        return error
+    if isinstance(error, errors.EngineLost):
+        facts = ("engine_id", "rank", "host", "pid", "reason", "signal")
+        lost = EngineError(str(error), **{name: getattr(error, name) for name in facts})
+        lost.ename, lost.evalue, lost.method = "EngineError", str(error), method
+        return lost
+    return error
+
+
+@functools.lru_cache(maxsize=256)
+def _kind(kind: type[errors.RemoteError]) -> type[RemoteError]:
+    return type(kind.__name__, (RemoteError, kind), {"__module__": kind.__module__})

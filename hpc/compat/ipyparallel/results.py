@@ -1,0 +1,215 @@
+"""Results under ipyparallel's names."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ALL_COMPLETED
+from datetime import datetime
+from typing import Any, cast
+
+import hpc
+from hpc.client.gathering import GatherResult
+from hpc.client.mapresult import MapResult
+from hpc.client.metadata import Metadata
+from hpc.compat.ipyparallel.error import translated
+from hpc.errors import HpcError
+
+_STATUS = {"done": "ok", "failed": "error", "lost": "error", "cancelled": "aborted"}
+_MORE_KEYS = ("msg_id", "execute_result")
+
+
+class AsyncResult(hpc.AsyncResult):
+    """A result that raises ipyparallel's errors, and whose timeouts may be negative for none."""
+
+    _method = "apply"
+    _silent = True
+
+    # ------------------------------------------------------------ waiting and values
+
+    def wait(self, timeout: float | None = -1, return_when: str | None = None) -> Any:
+        """Wait until all tasks have ended; with ``return_when``, return the sets of those that have and have not."""
+        return super().wait(seconds(timeout), return_when)
+
+    def get(
+        self, timeout: float | None = None, return_exceptions: bool | None = None, return_when: str | None = None
+    ) -> Any:
+        """Wait and return the value; with ``return_when=FIRST_EXCEPTION`` raise the first error at once."""
+        if return_when is not None:
+            for part in self.wait(timeout, return_when)[0]:
+                part.get()
+        return super().get(seconds(timeout), bool(return_exceptions))
+
+    def wait_for_send(self, timeout: float | None = -1) -> None:
+        """Wait until the memory of the arguments may be used again."""
+        super().wait_for_send(seconds(timeout))
+
+    def wait_for_output(self, timeout: float | None = -1) -> bool:
+        """Wait until all output is there, which is when the tasks have ended."""
+        return super().wait_for_output(seconds(timeout))
+
+    def wait_interactive(
+        self,
+        interval: float = 0.2,
+        timeout: float | None = -1,
+        return_when: str = ALL_COMPLETED,
+    ) -> None:
+        """Wait with a bar that shows how many tasks have ended."""
+        super().wait_interactive(interval, seconds(timeout), return_when)
+
+    def _conclude(self) -> Any:
+        try:
+            value = super()._conclude()
+        except Exception as error:
+            self._exception = translated(error, self._method)
+            raise self._exception from None
+        if isinstance(self, AsyncMapResult) and self._return_exceptions:
+            value = self._result = [self._translated(item) for item in value]
+        return self._shown(value)
+
+    def _conclude_all(self) -> Any:
+        found = super()._conclude_all()
+        if self._is_one():
+            return self._shown(self._translated(found))
+        return self._shown([self._translated(value) for value in found])
+
+    def _translated(self, value: Any) -> Any:
+        return translated(value, self._method) if isinstance(value, HpcError) else value
+
+    def _shown(self, value: Any) -> Any:
+        """Return what `DirectView.execute` has for values; anything else as it is."""
+        if self._method != "execute":
+            return value
+        if self._is_one():
+            return value if isinstance(value, HpcError) else ExecuteReply(self.metadata)
+        return [
+            item if isinstance(item, HpcError) else ExecuteReply(row)
+            for item, row in zip(value, self.metadata, strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the values, each as soon as it is there."""
+        values = super().__iter__()
+        while True:
+            try:
+                value = next(values)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise translated(error, self._method) from None
+            yield self._translated(value)
+
+    def split(self) -> tuple[hpc.AsyncResult, ...]:
+        """Return a result for each of the tasks."""
+        return tuple(adopt(part, self._method, self._silent) for part in super().split())
+
+    @classmethod
+    def join(cls, *results: hpc.AsyncResult) -> "AsyncResult":
+        """Return several results of one client as one."""
+        return adopt(super().join(*results))
+
+    # ------------------------------------------------------------ about the tasks
+
+    @property
+    def metadata(self) -> Any:
+        """What is known of the task; a list if there are several. ``msg_id`` and ``status`` are as in ipyparallel."""
+        rows = super().metadata
+        shown = super().outputs
+        if isinstance(rows, list):
+            return [self._extended(row, outputs) for row, outputs in zip(rows, shown, strict=True)]
+        return self._extended(rows, shown)
+
+    def _extended(self, row: Metadata, outputs: list[dict[str, Any]]) -> Metadata:
+        value = next((shown for shown in outputs if shown["output_type"] == "execute_result"), None)
+        row["msg_id"] = row["task_id"]
+        row["status"] = _STATUS.get(row["status"])
+        if self._method == "execute":  # while %px wants to show all there is, in order
+            outputs = [shown for shown in outputs if shown["output_type"] != "execute_result"]
+        row["outputs"] = outputs
+        row["execute_result"] = None if self._silent else value
+        return row
+
+    @property
+    def outputs(self) -> Any:
+        """What was displayed, without the value of the last expression; a list of it if there are several tasks."""
+        return self["outputs"]
+
+    @property
+    def result_dict(self) -> dict[int, Any]:
+        """The values by engine id."""
+        return self.get_dict()
+
+    def timedelta(
+        self,
+        start: datetime | Sequence[datetime],
+        end: datetime | Sequence[datetime],
+        start_key: Callable[[Sequence[datetime]], datetime] = min,
+        end_key: Callable[[Sequence[datetime]], datetime] = max,
+    ) -> float:
+        """Return the seconds between two times, or between the first and the last of several."""
+        first = start if isinstance(start, datetime) else start_key(start)
+        last = end if isinstance(end, datetime) else end_key(end)
+        return (last - first).total_seconds()
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name] if name in _MORE_KEYS else super().__getattr__(name)
+
+
+class AsyncMapResult(AsyncResult):
+    """The result of a map, or of `gather`."""
+
+    _return_exceptions = False
+
+
+def seconds(timeout: float | None) -> float | None:
+    """Return a timeout that may be negative, for none, as `hpc` has it."""
+    return None if timeout is None or timeout < 0 else timeout
+
+
+def adopt(result: hpc.AsyncResult, method: str = "apply", silent: bool = True) -> AsyncResult:
+    """Make a result of `hpc` one of ipyparallel's, and return it.
+
+    It stays the same object, which the receiver already knows; only its class becomes one that has its own as base.
+    """
+    if not isinstance(result, AsyncResult):
+        result.__class__ = _kind(type(result))  # type: ignore[arg-type]  # mypy doubts that classes are hashable
+        cast(AsyncResult, result)._method, cast(AsyncResult, result)._silent = method, silent
+    return cast(AsyncResult, result)
+
+
+@functools.cache
+def _kind(kind: type[hpc.AsyncResult]) -> type[AsyncResult]:
+    base = AsyncMapResult if issubclass(kind, MapResult | GatherResult) else AsyncResult
+    return base if kind is hpc.AsyncResult else type(base.__name__, (base, kind), {"__module__": __name__})
+
+
+class ExecuteReply:
+    """What `DirectView.execute` has for a value: what an engine printed and displayed.
+
+    Attributes
+    ----------
+    stdout, stderr : str
+        What was printed.
+    outputs : list of dict
+        What was displayed, as in a notebook.
+    execute_result : dict or None
+        The value of the last expression, where it was executed with ``silent=False``.
+    """
+
+    def __init__(self, row: Metadata) -> None:
+        self.metadata = row
+        self.engine_id = row["engine_id"]
+        self.stdout, self.stderr, self.outputs = row["stdout"], row["stderr"], row["outputs"]
+        self.execute_result = row["execute_result"]
+
+    def __repr__(self) -> str:
+        return f"<ExecuteReply of engine {self.engine_id}: {self.data.get('text/plain', '')}>"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The last expression's value by MIME type."""
+        return self.execute_result["data"] if self.execute_result else {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.metadata[key]
+
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.data, self.execute_result["metadata"] if self.execute_result else {}
