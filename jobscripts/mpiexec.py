@@ -29,7 +29,14 @@ if [[ $3 ]]; then exec 4>"$3"; else exec 4>&3; fi
 nohup bash "$1" "$4" </dev/null >&3 2>&4 3>&- 4>&- &
 echo "$!.$5"
 """
-_CANCEL: Final = 'for pid; do [[ $(ps -ww -o args= -p "$pid") != *" $0" ]] || kill -s "$SIGNAL" "$pid"; done'
+# Small machines have no ps: where there is a /proc, bash reads that. A zombie has no command line any more.
+_ARGS: Final = """\
+args() {
+    if [[ -d /proc/self ]]; then { tr '\\0\\n' '  ' <"/proc/$1/cmdline"; } 2>/dev/null; else ps -ww -o args= -p "$1"; fi
+}
+"""
+_STATUS: Final = _ARGS + 'for pid; do line=$(args "$pid"); [[ ! $line ]] || echo "$pid ${line% }"; done'
+_CANCEL: Final = _ARGS + 'for pid; do line=$(args "$pid"); [[ ${line% } != *" $0" ]] || kill -s "$SIGNAL" "$pid"; done'
 _ID: Final = re.compile(r"^(\d+)\.(\S+)$", re.MULTILINE)
 
 
@@ -48,7 +55,7 @@ class Mpiexec(Scheduler):
     """
 
     name = "mpiexec"
-    programs = ("bash", "ps")
+    programs = ("bash",)
     suffix = ".sh"
     host: str = field(default_factory=_this_host)
 
@@ -79,16 +86,16 @@ class Mpiexec(Scheduler):
         return f"{pid}.{host}"
 
     def status_command(self, ids: Sequence[str]) -> list[str]:  # noqa: D102
-        return ["ps", "-ww", "-o", "pid=,stat=,args=", "-p", ",".join(_pid(job_id) for job_id in ids)]
+        return ["bash", "-c", _STATUS, "status", *(_pid(job_id) for job_id in ids)]
 
     def parse_status(self, output: Output, ids: Sequence[str]) -> dict[str, JobStatus]:
-        """Read ps, which returns 1 if there is none of the processes."""
-        if output.code not in (0, 1):
-            raise QueryError(f"ps failed ({output})", transient=True)
+        """Read the command lines of those processes that are there."""
+        if output.code:
+            raise QueryError(f"the processes of this machine cannot be seen ({output})", transient=True)
         running = set()
         for line in output.stdout.splitlines():
-            pid, stat, args = [*line.split(None, 2), "", ""][:3]
-            if args.endswith(f" {_MARK}") and not stat.startswith("Z"):
+            pid, _, args = line.partition(" ")
+            if args.endswith(f" {_MARK}"):
                 running.add(pid)
         return {job_id: self._status(job_id, running) for job_id in ids}
 
