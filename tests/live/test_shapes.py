@@ -53,6 +53,8 @@ def test_engines_in_a_job_controller_here(slurm: Slurm, processes: Processes) ->
         assert rc[:]["size"] == [4, 4, 4, 4]
         assert rc[:]["rank"] == [0, 1, 2, 3]
         assert nodes_of(rc) == ["n1", "n2"]
+        # The engines say that they are there before the queue is asked again, and tells their nodes.
+        wait_until(lambda: cluster.groups[0].nodes, "the nodes of the job")
         (group,) = cluster.groups
         assert (group.state, group.nodes) == ("running", ("n1", "n2"))
         assert slurm.jobs() == [group.job]
