@@ -36,7 +36,9 @@ def place(slurm: Slurm, processes: Processes, tmp_path: Path, monkeypatch: pytes
     ],
     ids=["notice", "taken-back"],
 )
-def test_engines_take_their_leave(slurm: Slurm, place: Path, command: tuple[str, ...], reason: str) -> None:
+def test_engines_take_their_leave(
+    slurm: Slurm, processes: Processes, place: Path, command: tuple[str, ...], reason: str
+) -> None:
     """The script passes the notice on, and hooks of all ranks run; SIGTERM reaches the engines by itself."""
     with hpc.Cluster(launcher="slurm", nodes=2, ranks_per_node=1, walltime="5m", timeout=START_S) as rc:
         (row, _) = rc.status()["engines"]
@@ -56,3 +58,4 @@ def test_engines_take_their_leave(slurm: Slurm, place: Path, command: tuple[str,
                 waiting.get(10)
             assert {error.reason for error in caught.value.errors.values() if isinstance(error, EngineLost)} == {reason}
         wait_until(lambda: not slurm.jobs(), "the end of the job")
+    wait_until(lambda: not processes.pids(), "the end of the daemons that an mpirun starts on other nodes")
