@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hpc.client import placement
 from hpc.client.asyncresult import AsyncResult
+from hpc.client.calls import digest_of
 from hpc.client.parallel import ParallelFunction, RemoteFunction
+from hpc.wire import lastresort
 
 if TYPE_CHECKING:
     from hpc.client.executor import ViewExecutor
@@ -23,7 +26,11 @@ class View(ABC):
         Whether ``apply``, ``map`` and so on wait and return values. ``*_async`` never waits, ``*_sync`` always does.
     progress : bool
         Whether transfers that take more than a second show a bar while their caller waits.
+    track : bool
+        Without effect: every result can say whether its arguments have been sent (``ar.sent``, ``ar.wait_for_send()``).
     """
+
+    track = False
 
     def __init__(self, rc: "RemoteController", block: bool = True) -> None:
         self._rc = rc
@@ -56,6 +63,25 @@ class View(ABC):
 
     def _return(self, result: AsyncResult, block: bool | None = None) -> Any:
         return result.get() if (self.block if block is None else block) else result
+
+    # ------------------------------------------------------------ what objects are pickled with
+
+    def use_cloudpickle(self) -> None:
+        """Have pickle take what it can, and cloudpickle the rest, here and on all engines: so it is from the start."""
+        self._use_last_resort("")
+
+    use_pickle = use_cloudpickle
+
+    def use_dill(self) -> None:
+        """Have dill take what pickle and cloudpickle refuse (locks, open files ...), here and on all engines."""
+        self._use_last_resort("dill")
+
+    def _use_last_resort(self, name: str) -> None:
+        lastresort.use(name)
+        link = self._link
+        if link.roster.engines:
+            digest, label = digest_of(link, lastresort.use)
+            placement.call_each(link, list(link.roster.engines), digest, ((name,), {}), label).get()
 
     # ------------------------------------------------------------ calls
 

@@ -43,7 +43,7 @@ class ViewExecutor(BaseExecutor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if isinstance(view, DirectView) and not isinstance(view.targets, int):
-            raise TypeError("an executor gives each call to one engine: use rc[0].executor, or a load-balanced view's")
+            raise TypeError("an executor gives each call to one engine: use view.executor, or a load-balanced view's")
         self._view = view
         self._initializer, self._initargs = initializer, initargs
         self._initialised: set[tuple[int, str, int]] = set()  # engine id, host, pid: a new process begins anew

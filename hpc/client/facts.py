@@ -6,7 +6,7 @@ from concurrent.futures import ALL_COMPLETED
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from hpc.client.metadata import KEYS, Metadata, describe
+from hpc.client.metadata import KEYS, Metadata, describe, outputs_of
 from hpc.wire.display import Outputs
 
 if TYPE_CHECKING:
@@ -86,11 +86,7 @@ class Facts:
     @property
     def outputs(self) -> Any:
         """What was displayed besides text, `hpc.wire.display.Outputs`, once the task has ended; a list if several."""
-        found = []
-        for _, outcome, index in self._slots():
-            value = None if outcome is None or outcome.failed(index) else outcome.value(index)
-            found.append(value if isinstance(value, Outputs) else Outputs())
-        return self._one_or_all(found)
+        return self._one_or_all([self._displayed(outcome, index) for _, outcome, index in self._slots()])
 
     @property
     def engine_id(self) -> Any:
@@ -130,14 +126,23 @@ class Facts:
         if not self.done():
             raise TimeoutError(f"{self!r} has not ended yet")
 
+    def _displayed(self, outcome: "Outcome | None", index: int) -> Outputs:
+        if outcome is None:
+            return Outputs()
+        shown = outputs_of(outcome, index)
+        value = None if outcome.failed(index) else outcome.value(index)
+        return Outputs([*shown, *value]) if isinstance(value, Outputs) else shown
+
     # ------------------------------------------------------------ for a person to look at
 
     def display_outputs(self, groupby: str = "type") -> None:
-        """Wait, then print what the tasks printed: by ``"type"`` of stream, by ``"engine"``, or in ``"order"``."""
+        """Wait, then show what the tasks printed and displayed: by ``"type"``, by ``"engine"``, or in ``"order"``."""
+        from hpc.client.displaying import show
         from hpc.client.showing import display
 
         self.wait()
         display(self, groupby)  # type: ignore[arg-type]  # results are all that has facts
+        show(self)  # type: ignore[arg-type]
 
     def stream_output(self) -> AbstractContextManager[None]:
         """Print output as it comes, with the number of its engine, for as long as a ``with`` block lasts."""

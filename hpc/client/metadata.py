@@ -1,10 +1,12 @@
 """What is known of a task besides its value: where and when it ran, how it ended, what it printed."""
 
+import pickle
 from datetime import UTC, datetime
 from typing import Any
 
 from hpc.client.outcome import Outcome
 from hpc.client.roster import Roster
+from hpc.wire.display import Outputs
 
 KEYS = frozenset(("task_id", "rank", "host", "status", "route", "submitted", "started", "completed", "received"))
 
@@ -57,6 +59,15 @@ def output(pieces: Pieces | None, task: int, outcome: Outcome | None, index: int
     if entry is None or (outcome is not None and outcome.packed and index):
         return text
     return text + (entry.stdout if stream == "stdout" else entry.stderr)
+
+
+def outputs_of(outcome: Outcome, index: int) -> Outputs:
+    """Return what a task displayed besides its value."""
+    entry = outcome.entry(index)
+    # Where one entry speaks for many tasks, what they displayed stands once, with the first of them.
+    if entry is None or not entry.displayed or (outcome.packed and index):
+        return Outputs()
+    return Outputs(pickle.loads(entry.displayed))
 
 
 def describe(

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from hpc import partition, reduction
 from hpc.client import columns, placement
 from hpc.client.asyncresult import AsyncResult
+from hpc.client.balanced import LoadBalancedView
 from hpc.client.baseview import View
 from hpc.client.bundle import Part
 from hpc.client.calls import CELL, EXECUTE, RUN, digest_of, dump_call
+from hpc.client.forgetting import forget_names
 from hpc.client.groupresult import GroupResult
 from hpc.client.importing import synchronised
+from hpc.client.lazymap import LazyMap
 from hpc.client.mapresult import MapResult
 from hpc.client.parts import Layout, join, split
 from hpc.client.progress import Transfer
@@ -24,6 +27,7 @@ from hpc.partition import Distribution
 from hpc.wire import messages as m
 
 if TYPE_CHECKING:
+    from hpc.client.executor import ViewExecutor
     from hpc.client.remote import RemoteController
 
 _numbers = itertools.count(1)
@@ -190,6 +194,20 @@ class DirectView(View):
             result = placement.pull(self._link, ids, single, wanted, combine, route=self._route)
             return self._moved(result, block, transfer)
 
+    def update(self, names: Mapping[str, Any]) -> Any:
+        """Do as `push`."""
+        return self.push(names)
+
+    def get(self, names: str | Sequence[str]) -> Any:
+        """Return what names mean on the engines, as `pull` does; always waits."""
+        return self.pull(names, block=True)
+
+    def clear(self, targets: Any = None, block: bool | None = None) -> AsyncResult:
+        """Forget all names on the engines but those that they had at the start; return the result."""
+        result: AsyncResult = self._each(targets, digest_of(self._link, forget_names)[0], (), {}, "clear")
+        self._return(result, block)
+        return result
+
     def __getitem__(self, name: str) -> Any:
         if not isinstance(name, str):
             raise TypeError(f"a view has names, such as v['x']; engines are chosen with rc[{name!r}]")
@@ -296,6 +314,20 @@ class DirectView(View):
             submit_columns(link.outbox, place, digest, [column[piece] for column in cols], part)
         result.complete()
         return result
+
+    def imap(self, f: Callable[..., Any], /, *sequences: Iterable[Any], **options: Any) -> LazyMap:
+        """Do as `LoadBalancedView.imap`: each item goes to the one of these engines that is free."""
+        return self._balanced().imap(f, *sequences, **options)
+
+    def _balanced(self) -> LoadBalancedView:
+        return LoadBalancedView(self._rc, None if self._targets == "all" else self._choose(None)[0])
+
+    @property
+    def executor(self) -> "ViewExecutor":
+        """An executor of `concurrent.futures`: each call goes to the one of these engines that is free."""
+        from hpc.client.executor import ViewExecutor
+
+        return ViewExecutor(self if isinstance(self._targets, int) else self._balanced())
 
     def _apply_parts(
         self, f: Callable[..., Any], sequences: tuple[Any, ...], dist: Distribution = "block", **_: Any

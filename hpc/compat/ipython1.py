@@ -22,7 +22,6 @@ from typing import Any
 import hpc
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.view import DirectView
-from hpc.compat.names import forget_names
 
 Targets = int | Iterable[int] | str
 
@@ -141,7 +140,7 @@ class RemoteController:
 
     def reset(self, targets: Targets) -> bool:
         """Forget all names on the engines but those that they had at the start."""
-        self._view(targets).apply_sync(forget_names)
+        self._view(targets).clear(block=True)
         return True
 
     def kill(self, targets: Targets, controller: bool = False) -> bool:

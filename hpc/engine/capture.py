@@ -1,4 +1,7 @@
-"""What tasks print: taken from sys.stdout and sys.stderr, kept until the task's entry is made, or streamed."""
+"""What tasks print: taken from sys.stdout and sys.stderr, kept until the task's entry is made, or streamed.
+
+What they display otherwise, such as pictures, is kept here, too.
+"""
 
 import io
 import time
@@ -25,6 +28,7 @@ class Capture:
         self.in_child = False
         self._pieces: deque[tuple[int, str]] = deque()
         self._backlog = 0
+        self._displayed: list[dict[str, Any]] = []
         self._on_output = on_output
         self._originals = tuple(originals)
         self.streams = tuple(TaskStream(self, number, original) for number, original in enumerate(originals))
@@ -34,7 +38,7 @@ class Capture:
 
     def __bool__(self) -> bool:
         """Say whether the end of a task has anything to see to here."""
-        return bool(self._pieces) or self.in_child
+        return bool(self._pieces) or self.in_child or bool(self._displayed)
 
     @property
     def crowded(self) -> bool:
@@ -67,11 +71,28 @@ class Capture:
         self._backlog = 0
         return list(_joined(taken))
 
+    def display(self, output: dict[str, Any]) -> None:
+        """Keep what the running task displays, laid out as in a notebook; log its text if there is no task."""
+        if self.active:
+            self._displayed.append(output)
+        else:
+            self.write_original(0, output["data"].get("text/plain", "") + "\n")
+
+    def clear_displayed(self) -> None:
+        """Forget what the running task has displayed so far."""
+        self._displayed.clear()
+
+    def take_displayed(self) -> list[dict[str, Any]]:
+        """Remove what was displayed, and return it."""
+        taken, self._displayed = self._displayed, []
+        return taken
+
     def forked(self) -> None:
         """Let go in a forked child: it is no engine, and what the parent's task printed is not its own."""
         self.active = False
         self.in_child = True
         self._pieces.clear()
+        self._displayed.clear()
 
 
 def _joined(pieces: Iterable[tuple[int, str]]) -> Iterable[tuple[str, str]]:

@@ -16,6 +16,7 @@ from IPython.core.profiledir import ProfileDir
 from traitlets import Type
 from traitlets.config import Config
 
+from hpc.engine.capture import Capture
 from hpc.engine.namespace import Namespace
 from hpc.wire.display import Outputs
 
@@ -26,10 +27,10 @@ class _Publisher(DisplayPublisher):  # type: ignore[misc]  # IPython is not type
     """Keeps what `IPython.display.display` is given."""
 
     def publish(self, data: Any, metadata: Any = None, *_: Any, **__: Any) -> None:
-        self.shell.outputs.append({"output_type": "display_data", "data": data, "metadata": metadata or {}})
+        self.shell.show({"output_type": "display_data", "data": data, "metadata": metadata or {}})
 
     def clear_output(self, wait: bool = False) -> None:
-        self.shell.outputs.clear()
+        self.shell.forget_shown()
 
 
 class _Hook(DisplayHook):  # type: ignore[misc]
@@ -39,7 +40,7 @@ class _Hook(DisplayHook):  # type: ignore[misc]
         """Write nothing: whoever shows the value numbers it."""
 
     def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
-        self.shell.outputs.append({"output_type": "execute_result", "data": format_dict, "metadata": md_dict or {}})
+        self.shell.show({"output_type": "execute_result", "data": format_dict, "metadata": md_dict or {}})
 
     def finish_displayhook(self) -> None:
         """End the display."""
@@ -56,25 +57,48 @@ class _Compiler(CachingCompiler):  # type: ignore[misc]
 
 
 class EngineShell(InteractiveShell):  # type: ignore[misc]
-    """An IPython shell without a terminal: errors are raised, and what is displayed is kept for the client."""
+    """An IPython shell without a terminal: errors are raised, and what is displayed is kept for the client.
+
+    What a cell displays is its value, in order; what a function displays, or a cell that fails, goes with its entry.
+    """
 
     display_pub_class = Type(_Publisher)
     displayhook_class = Type(_Hook)
     compiler_class = Type(_Compiler)
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self.outputs = Outputs()
+        self._outputs: Outputs | None = None  # of the cell that runs
+        self.capture: Capture | None = None
         super().__init__(*arguments, **keywords)
 
     def run(self, code: str, filename: str) -> Outputs:
         """Run a cell; return what it displayed, or raise what it raised. ``filename`` is what tracebacks show."""
-        self.outputs = Outputs()
+        shown = self._outputs = Outputs()
         self.compile.name = filename
-        done = self.run_cell(code, store_history=True)
+        try:
+            done = self.run_cell(code, store_history=True)
+        finally:
+            self._outputs = None
         error = done.error_before_exec or done.error_in_exec
         if error is not None:
+            for output in shown:
+                self.show(output)
             raise error.with_traceback(_own_frames(error.__traceback__))
-        return self.outputs
+        return shown
+
+    def show(self, output: dict[str, Any]) -> None:
+        """Keep something that is displayed."""
+        if self._outputs is not None:
+            self._outputs.append(output)
+        elif self.capture is not None:
+            self.capture.display(output)
+
+    def forget_shown(self) -> None:
+        """Forget what the cell, or the function, has displayed so far."""
+        if self._outputs is not None:
+            self._outputs.clear()
+        elif self.capture is not None:
+            self.capture.clear_displayed()
 
     def showtraceback(self, *_: Any, **__: Any) -> None:
         """Show nothing: the client does."""
@@ -93,7 +117,7 @@ def _own_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def new_shell(namespace: Namespace) -> EngineShell:
+def new_shell(namespace: Namespace, capture: Capture) -> EngineShell:
     """Return this process's IPython shell, whose names are those of the namespace."""
     # Not the person's profile: engines of many hosts would all write their histories there.
     directory = tempfile.mkdtemp(prefix="hpc-ipython-")
@@ -111,4 +135,5 @@ def new_shell(namespace: Namespace) -> EngineShell:
         user_ns=namespace.names,
     )
     assert isinstance(shell, EngineShell)  # noqa: S101 - there is no other one in an engine
+    shell.capture = capture
     return shell

@@ -41,7 +41,8 @@ class Loop:
         self._place = place
         self._identity = identity
         self._lease_s = lease_s
-        parts = (namespace := place.namespace, Deposits(namespace), Partials(namespace), Shell(namespace))
+        self.shell = Shell(namespace := place.namespace, place.capture)
+        parts = (namespace, Deposits(namespace), Partials(namespace), self.shell)
         self._functions = FunctionTable({name: call for part in parts for name, call in part.builtins.items()})
         self._busy_since = 0.0
         place.flush = self._flush_between_tasks

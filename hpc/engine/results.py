@@ -1,5 +1,6 @@
 """Values, errors and printed text of tasks as entries and messages."""
 
+import pickle
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,6 +26,15 @@ def pack_value(value: Any) -> tuple[bytes, list[Any]]:
     """
     payload, *buffers = objects.dumps(value)
     return bytes(payload), buffers
+
+
+def pack_displayed(outputs: list[dict[str, Any]]) -> bytes:
+    """Return what a task displayed as it travels in an entry; what cannot travel is replaced by a word about it."""
+    try:
+        return pickle.dumps(outputs, 5)
+    except Exception as error:
+        text = f"<what was displayed cannot be sent: {type(error).__name__}: {error}>"
+        return pickle.dumps([{"output_type": "display_data", "data": {"text/plain": text}, "metadata": {}}], 5)
 
 
 def own(buffers: list[Any]) -> list[Any]:

@@ -6,8 +6,11 @@ Code that is plain Python runs plainly; IPython is imported when something needs
 import ast
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
+from hpc.engine.capture import Capture
+from hpc.engine.lateshell import offered
 from hpc.engine.namespace import Namespace
 from hpc.wire.display import Outputs, result_of
 
@@ -17,8 +20,9 @@ _SPECIAL: Final = ("%", "!", "?")
 class Shell:
     """Runs code in the engine's namespace."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, capture: Capture) -> None:
         self._namespace = namespace
+        self._capture = capture
         self._ipython: Any = None
         self.builtins: Mapping[bytes, Callable[..., Any]] = {b"!execute": self.execute, b"!cell": self.cell}
 
@@ -41,9 +45,7 @@ class Shell:
     def cell(self, code: str, filename: str) -> Outputs | None:
         """Execute a cell as IPython does, if it is installed; as `execute` does if not."""
         if self._ipython is None and importlib.util.find_spec("IPython") is not None:
-            from hpc.engine.ipython import new_shell
-
-            self._ipython = new_shell(self._namespace)
+            self._start_ipython()
         if self._ipython is not None:
             return self._run_cell(code, filename)
         try:
@@ -54,6 +56,15 @@ class Shell:
             raise
         assert isinstance(tree, ast.Module)  # noqa: S101 - for the type checker
         return self._run_plain(tree, code, filename)
+
+    def offered(self) -> AbstractContextManager[None]:
+        """Return a context in which functions that look for IPython's shell, to display something, find one."""
+        return offered(self._start_ipython)
+
+    def _start_ipython(self) -> None:
+        from hpc.engine.ipython import new_shell
+
+        self._ipython = new_shell(self._namespace, self._capture)
 
     def _run_cell(self, code: str, filename: str) -> Outputs | None:
         return self._ipython.run(code, filename) or None

@@ -161,7 +161,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     os.register_at_fork(before=interrupts.before_fork, after_in_parent=interrupts.after_fork)
     for forked in (capture.forked, ledger.forked, interrupts.forked):
         os.register_at_fork(after_in_child=forked)
-    with _taken_over(bell, interrupts, capture, namespace):
+    with _taken_over(bell, interrupts, capture, namespace), loop.shell.offered():
         farewell_said = False
         try:
             _first_connection(work, interrupts, options.wait_s)

@@ -11,7 +11,7 @@ from hpc.engine.functions import Held
 from hpc.engine.interrupts import Interrupts
 from hpc.engine.ledger import Ledger
 from hpc.engine.namespace import Namespace
-from hpc.engine.results import own, pack_error, split_text
+from hpc.engine.results import own, pack_displayed, pack_error, split_text
 from hpc.wire.messages import Entry, Status
 
 # How many tasks that fail for one and the same reason get its traceback: there may be a million of them.
@@ -60,3 +60,6 @@ class Workplace:
             pieces = self.capture.take()
             first.n_outputs, self.ledger.streamed = self.ledger.streamed, 0
         last.stdout, last.stderr = split_text(pieces)
+        displayed = self.capture.take_displayed()
+        if displayed:
+            last.displayed = pack_displayed(displayed)

@@ -39,7 +39,7 @@ def new_parser(name: str) -> argparse.ArgumentParser:
 
 
 def engines_of(text: str) -> Any:
-    """Return what ``rc[...]`` takes for engines as they are written on a magic's line.
+    """Return engines as they are written on a magic's line: "all", an id, ids, or a slice of those that are there.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def engines_of(text: str) -> Any:
 
     text = text.strip().strip("[]")
     if text == "all":
-        return slice(None)
+        return "all"
     if re.fullmatch(r"-?\d+", text):
         return int(text)
     if re.fullmatch(r"-?\d*:-?\d*(:-?\d*)?", text):

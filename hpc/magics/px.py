@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 from IPython.core.magic import no_var_expand
 
+from hpc.client.displaying import show
+from hpc.client.showing import display
 from hpc.errors import ranges
 from hpc.magics.options import engines_of, new_parser
-from hpc.magics.show import show
 
 if TYPE_CHECKING:
     from hpc.client.asyncresult import AsyncResult
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 # What holds until %pxconfig says something else.
 _DEFAULTS = {
-    "targets": "",
-    "block": None,  # as the view has it
+    "targets": "",  # as the view has them
+    "block": None,  # the same
     "stream": None,
     "out": "",
     "groupby": "type",
@@ -89,11 +90,16 @@ class ParallelMagics:
         print(f"%autopx{self._suffix} {'disabled' if self._run_here is None else 'enabled'}")
 
     def pxconfig(self, line: str = "") -> None:
-        """Set what ``%px`` does when it gets no options; without any, show it."""
+        """Set what ``%px`` does when it gets no options, targets and block on the view itself; without any, show it."""
         parser = new_parser(f"%pxconfig{self._suffix}")
-        self._settings.update(vars(parser.parse_args(shlex.split(line))))
+        given = vars(parser.parse_args(shlex.split(line)))
+        if "targets" in given:
+            self.view.targets = self._targets(given.pop("targets"))
+        if "block" in given:
+            self.view.block = given.pop("block")
+        self._settings.update(given)
         if not line.strip():
-            for name, value in self._settings.items():
+            for name, value in {**self._settings, "targets": self.view.targets, "block": self.view.block}.items():
                 print(f"{name} = {value!r}")
 
     def pxresult(self, line: str = "") -> Any:
@@ -111,6 +117,11 @@ class ParallelMagics:
     def _with(self, given: dict[str, Any]) -> argparse.Namespace:
         return argparse.Namespace(**{**self._settings, **given})
 
+    def _targets(self, text: str) -> Any:
+        """Return what a view takes for engines written on a line."""
+        chosen = engines_of(text)
+        return self.view.client.ids[chosen] if isinstance(chosen, slice) else chosen
+
     def _run_there(self, raw_cell: str, *arguments: Any, **keywords: Any) -> Any:
         """Stand in for the shell's `run_cell`; what has to do with magics of ours, or of cells, still runs here."""
         if raw_cell.strip() and not raw_cell.lstrip().startswith(("%%", "%px", "%autopx")):
@@ -122,7 +133,7 @@ class ParallelMagics:
         if options.block is None:
             options.block = view.block
         if options.targets:
-            view = view.client[engines_of(options.targets)]
+            view = view.client.direct_view(self._targets(options.targets))
         if options.verbose:
             kind = "Parallel" if options.block else "Async parallel"
             print(f"{kind} execution on engines: {ranges(sorted(view._choose(None)[0]))}")
@@ -141,7 +152,7 @@ class ParallelMagics:
                     self._wait(result, options)
             else:
                 self._wait(result, options)
-                result.display_outputs(options.groupby)
+                display(result, options.groupby)
         except KeyboardInterrupt:
             if options.signal_on_interrupt == "0":
                 raise
@@ -150,7 +161,7 @@ class ParallelMagics:
             if not result.wait(INTERRUPT_S):
                 print(f"not all engines have come back within {INTERRUPT_S:g} s: Python cannot leave what they are in")
                 raise
-        show(result, self.shell)
+        show(result)
         result.get()  # raises what the engines have raised
 
     def _wait(self, result: "AsyncResult", options: argparse.Namespace) -> None:

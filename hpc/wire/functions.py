@@ -22,7 +22,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as _cp
 
 from hpc.errors import SerializationError
-from hpc.wire import blame
+from hpc.wire import blame, lastresort
 from hpc.wire.arrays import SpecialReducers
 from hpc.wire.objects import describe, not_picklable
 
@@ -141,7 +141,14 @@ def dump_into(file: Any, obj: Any, buffer_callback: Callable[[pickle.PickleBuffe
 
 def _dump(obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None) -> tuple[bytes, _Pickler]:
     with io.BytesIO() as file:
-        pickler = dump_into(file, obj, buffer_callback)
+        try:
+            pickler = dump_into(file, obj, buffer_callback)
+        except SerializationError:
+            if lastresort.dumps is None:
+                raise
+            pickler = _Pickler(file)
+            pickler.plain = False  # what it looked at is not known: it is pickled anew each time
+            return lastresort.dumps(obj), pickler
         return file.getvalue(), pickler
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hpc.errors import SerializationError
-from hpc.wire import arrays, gaps
+from hpc.wire import arrays, gaps, lastresort
 from hpc.wire.session import Frame
 
 OUT_OF_BAND_NBYTES: Final = arrays.OUT_OF_BAND_NBYTES
@@ -93,7 +93,12 @@ def dumps(obj: Any) -> list[Frame]:
     from hpc.wire import functions
 
     sink = gaps.Sink()
-    functions.dump_into(sink, obj, keep_in_band)
+    try:
+        functions.dump_into(sink, obj, keep_in_band)
+    except SerializationError:
+        if lastresort.dumps is None:
+            raise
+        return [lastresort.dumps(obj)]
     return [*sink.frames(), *buffers]
 
 

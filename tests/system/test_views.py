@@ -1,5 +1,7 @@
 """What views do besides running code: flags for a while, imports on both sides."""
 
+import itertools
+import os
 import threading
 from collections.abc import Iterator
 
@@ -73,6 +75,49 @@ def test_an_import_that_fails_there(rc: "hpc.RemoteController") -> None:
     with pytest.raises(CompositeError) as caught, rc[:].sync_imports(local=False, quiet=True):
         import there_is_no_such_module  # noqa: F401
     assert isinstance(caught.value[0], ImportError)
+
+
+def test_a_direct_view_maps_lazily_and_is_an_executor(rc: "hpc.RemoteController") -> None:
+    values = rc[:].imap(lambda x: 2 * x, itertools.count(), max_outstanding=4)
+    assert list(itertools.islice(values, 20)) == list(range(0, 40, 2))
+    pid = rc[1].apply(os.getpid)
+    assert set(rc[1].imap(lambda _: os.getpid(), range(8))) == {pid}
+    assert list(rc[[1]].executor.map(lambda _: os.getpid(), range(8))) == [pid] * 8
+    with rc[:].executor as pool:
+        assert pool.num_workers == 2
+        assert pool.submit(pow, 2, 3).result(20) == 8, "one call, not one for each engine"
+
+
+def test_names_that_views_have_from_mappings(rc: "hpc.RemoteController") -> None:
+    view = rc[:]
+    view.update({"a": 1, "b": 2})
+    view.block = False
+    assert view.get("a") == [1, 1]
+    assert view.get(["a", "b"]) == [[1, 2], [1, 2]]
+    view.clear(block=True)
+    with pytest.raises(CompositeError, match="'a' is not defined on engine 0"):
+        view.get("a")
+    assert view.get("size") == [1, 1], "what was there at the start stays"
+
+
+def test_dill_takes_what_nothing_else_does(rc: "hpc.RemoteController") -> None:
+    pytest.importorskip("dill")
+    view = rc[:]
+    lock = threading.Lock()
+    with pytest.raises(SerializationError):
+        view.push({"lock": lock})
+    view.use_dill()
+    try:
+        view.push({"lock": lock})
+        assert view.apply(lambda given: given.acquire(blocking=False), lock) == [True, True]
+        assert not rc[0].pull("lock").locked(), "results, too"
+        assert rc[0].apply(lambda: lock.locked()) is False, "and what functions hold"
+    finally:
+        view.use_pickle()
+    with pytest.raises(SerializationError):
+        view.push({"lock": lock})
+    with pytest.raises(TypeError, match="Lock|lock"):
+        rc[0].pull("lock")
 
 
 def test_broadcast_views_are_direct_views(rc: "hpc.RemoteController") -> None:

@@ -1,7 +1,7 @@
 """Views under ipyparallel's names, and with its defaults: nothing waits unless ``block`` is set."""
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +10,6 @@ from hpc.client.baseview import View as HpcView
 from hpc.client.parallel import ParallelFunction, RemoteFunction
 from hpc.compat.ipyparallel.functions import Dependent, Reference, distribution, prepared
 from hpc.compat.ipyparallel.results import AsyncMapResult, AsyncResult, adopt
-from hpc.compat.names import forget_names
 
 if TYPE_CHECKING:
     from hpc.compat.ipyparallel.client import Client
@@ -35,14 +34,11 @@ class View(HpcView):
 
     Attributes
     ----------
-    track : bool
-        Without effect: `AsyncResult.wait_for_send` works for all results.
     history : list of str
         The names of all tasks that this view has given out.
     """
 
     _rc: "Client"
-    track = False
     label = _Later()
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -95,11 +91,6 @@ class View(HpcView):
         if flags:
             raise TypeError(f"set {', '.join(flags)} on the view: view.set_flags(...)")
         return super().remote(block)
-
-    def use_pickle(self) -> None:
-        """Do nothing: objects are pickled by what can, pickle or else cloudpickle."""
-
-    use_cloudpickle = use_dill = use_pickle
 
 
 class DirectView(View, hpc.DirectView):
@@ -171,10 +162,7 @@ class DirectView(View, hpc.DirectView):
 
     def clear(self, targets: Any = None, block: bool | None = None) -> Any:
         """Forget all names on the engines but those that they had at the start."""
-        return self._return(self._took(self._of(targets).apply_async(forget_names)), block)
-
-    def _of(self, targets: Any) -> "DirectView":
-        return self if targets is None else DirectView(self._rc, self._rc._targets_of(targets), self.block)
+        return self._return(super().clear(targets, False), block)
 
     # ------------------------------------------------------------ names
 
@@ -189,14 +177,6 @@ class DirectView(View, hpc.DirectView):
             name: hpc.Reference(value.name) if isinstance(value, Reference) else value for name, value in ns.items()
         }
         return super().push(names, targets, block)
-
-    def update(self, ns: Mapping[str, Any]) -> Any:
-        """Do as `push`."""
-        return self.push(ns)
-
-    def get(self, names: str | Sequence[str]) -> Any:
-        """Return what names mean on the engines, once it is there."""
-        return self.pull(names, block=True)
 
     def scatter(  # type: ignore[override]  # noqa: PLR0917 - positions as there
         self,

@@ -43,7 +43,7 @@ class Entry(Message):
     ``payload`` is the pickle of the value, or of the error (`hpc.wire.objects`); its buffers
     follow as frames. ``stdout`` and ``stderr`` are what was not sent before as one of ``n_outputs`` `Output` messages.
     Times are seconds since the epoch, UTC. ``route`` is the way that arguments took from other engines, '' if there
-    were none.
+    were none. ``displayed`` is the pickle of a list of what the task displayed, '' if that is nothing.
     """
 
     status: Status
@@ -55,6 +55,7 @@ class Entry(Message):
     stderr: str = ""
     n_outputs: int = 0
     route: str = ""
+    displayed: bytes = b""
 
 
 class Results(Message, tag=48):

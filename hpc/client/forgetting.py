@@ -1,4 +1,4 @@
-"""The names on an engine."""
+"""Forgetting the names on an engine."""
 
 import sys
 from typing import Any
