@@ -22,13 +22,13 @@ View: TypeAlias = LoadBalancedView | DirectView
 class ViewExecutor(BaseExecutor):
     """A `concurrent.futures.Executor` whose workers are the engines of a view.
 
-    Over a load-balanced view each call goes to an engine that is free; over a direct view of one engine to that one.
+    Each call goes to an engine that is free; over a direct view of one engine to that one.
     The engines stay when it is shut down. `starmap`, ``unordered`` and `bootup` are as in `mpi4py.futures`.
 
     Parameters
     ----------
     view : LoadBalancedView or DirectView
-        A direct view must be of one engine.
+        Whose engines.
     initializer, initargs : callable, tuple
         Called once on each engine, also on those that come later, before it gets a call of this executor.
     """
@@ -43,7 +43,7 @@ class ViewExecutor(BaseExecutor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if isinstance(view, DirectView) and not isinstance(view.targets, int):
-            raise TypeError("an executor gives each call to one engine: use view.executor, or a load-balanced view's")
+            view = view._balanced()  # each call is for one engine
         self._view = view
         self._initializer, self._initargs = initializer, initargs
         self._initialised: set[tuple[int, str, int]] = set()  # engine id, host, pid: a new process begins anew

@@ -27,7 +27,6 @@ from hpc.partition import Distribution
 from hpc.wire import messages as m
 
 if TYPE_CHECKING:
-    from hpc.client.executor import ViewExecutor
     from hpc.client.remote import RemoteController
 
 _numbers = itertools.count(1)
@@ -321,13 +320,6 @@ class DirectView(View):
 
     def _balanced(self) -> LoadBalancedView:
         return LoadBalancedView(self._rc, None if self._targets == "all" else self._choose(None)[0])
-
-    @property
-    def executor(self) -> "ViewExecutor":
-        """An executor of `concurrent.futures`: each call goes to the one of these engines that is free."""
-        from hpc.client.executor import ViewExecutor
-
-        return ViewExecutor(self if isinstance(self._targets, int) else self._balanced())
 
     def _apply_parts(
         self, f: Callable[..., Any], sequences: tuple[Any, ...], dist: Distribution = "block", **_: Any

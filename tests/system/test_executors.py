@@ -116,8 +116,8 @@ def test_executors_of_views() -> None:
         pid = rc[1].apply_sync(os.getpid)
         with rc[1].executor as one:
             assert {one.submit(os.getpid).result() for _ in range(5)} == {pid}
-        with pytest.raises(TypeError, match="one engine"):
-            _ = rc[:].executor
+        with rc[:].executor as both:
+            assert both.num_workers == 2
 
 
 def test_threads_share_an_executor() -> None:
