@@ -1,12 +1,22 @@
 """A backend of joblib: ``joblib.parallel_config(backend="hpc")``. The only place that imports joblib."""
 
+import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, register_parallel_backend
+from joblib.parallel import (
+    BACKENDS,
+    AutoBatchingMixin,
+    FallbackToBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+    register_parallel_backend,
+)
 
 from hpc.client.balanced import LoadBalancedView
+from hpc.client.executor import ViewExecutor
 
 if TYPE_CHECKING:
     from hpc.client.asyncresult import AsyncResult
@@ -23,37 +33,59 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
         Where; by default any engine of this user's newest cluster.
     """
 
+    default_n_jobs = -1  # who names this backend means all engines
     supports_retrieve_callback = True
     supports_return_generator = True
     supports_timeout = True
 
     def __init__(self, view: LoadBalancedView | None = None, **options: Any) -> None:
         super().__init__(**options)
-        if view is None:
+        self._view = view
+        self._pool: ViewExecutor | None = None
+        self._under_way: weakref.WeakSet[AsyncResult] = weakref.WeakSet()
+
+    @property
+    def view(self) -> LoadBalancedView:
+        """The view whose engines do the work."""
+        if self._view is None:
             from hpc.client.remote import connect
 
-            view = connect().load_balanced_view()
-        self.view = view
-        self._under_way: weakref.WeakSet[AsyncResult] = weakref.WeakSet()
+            self._view = connect().load_balanced_view()
+        return self._view
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many calls run at the same time: all engines of the view, or fewer if fewer are asked for."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if _on_engine():
+            return 1
         n = len(self.view)
         if n_jobs is None:
             return n
         return min(n, n_jobs) if n_jobs > 0 else max(1, n + 1 + n_jobs)
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
-        """Take note of who uses it."""
+    def configure(
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        **_: Any,
+    ) -> int:
+        """Take note of who uses it; ``initializer(*initargs)`` is called on each engine before its first batch."""
+        if _on_engine():
+            # All engines may be at it, and would wait for one another.
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = parallel
+        self._pool = ViewExecutor(self.view, initializer=initializer, initargs=initargs)
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> "AsyncResult":
         """Give a batch of calls to an engine."""
         # The batch is an argument, not the function: an engine keeps every function that it has seen.
-        result = self.view.apply_async(_call, func)
+        if self._pool is None:
+            self._pool = ViewExecutor(self.view)
+        result = self._pool.submit(_call, func)
         self._under_way.add(result)
         if callback is not None:
             result.add_done_callback(callback)
@@ -65,6 +97,11 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
         """Return the values of a batch, or raise what it raised."""
         return out.result()
 
+    def terminate(self) -> None:
+        """Forget how long batches took, and what they needed: the next ones may be of something else."""
+        self.reset_batch_stats()
+        self._pool = None
+
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel the batches that no engine has begun."""
         for result in list(self._under_way):
@@ -72,10 +109,23 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
                 result.abort()
 
 
+def _on_engine() -> bool:
+    """Say whether this process is an engine. Asked by name: the client knows nothing of engines."""
+    return getattr(sys.modules.get("hpc.engine.current"), "engine", None) is not None
+
+
 def _call(batch: Callable[[], Any]) -> Any:
+    offer()  # a call may use joblib in its turn
     return batch()
 
 
 def register(name: str = NAME, view: LoadBalancedView | None = None, default: bool = False) -> None:
     """Make a backend of that name known to joblib, which runs on that view, or on the newest cluster of this user."""
-    register_parallel_backend(name, lambda **options: HpcBackend(**{"view": view, **options}), make_default=default)
+    factory = HpcBackend if view is None else partial(HpcBackend, view)
+    register_parallel_backend(name, factory, make_default=default)
+
+
+def offer() -> None:
+    """Make the backend known under its own name, unless there is one of that name."""
+    if NAME not in BACKENDS:
+        register()

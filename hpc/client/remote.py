@@ -1,6 +1,7 @@
 """`RemoteController`: a person's handle on a cluster."""
 
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -94,6 +95,10 @@ class RemoteController:
         if link.fault is not None:
             raise link.fault
         link.start(self._timeout_s)
+        if "joblib" in sys.modules:  # whoever uses both will want to say backend="hpc"
+            from hpc.client.joblib import offer
+
+            offer()
         return link
 
     def connect(self) -> Self:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, as_completed, wait
+from types import ModuleType
 
 import pytest
 
@@ -158,6 +159,18 @@ pool.submit(work)
     assert not run.stderr
 
 
+def _nested(joblib: ModuleType, i: int) -> int:
+    (value,) = joblib.Parallel(n_jobs=2, backend="hpc")([joblib.delayed(pow)(i, 2)])
+    return int(value)
+
+
+def test_joblib_knows_the_backend_once_there_is_a_connection() -> None:
+    joblib = pytest.importorskip("joblib")
+    joblib.parallel.BACKENDS.pop("hpc", None)
+    with hpc.Cluster(n=1), joblib.parallel_config(backend="hpc"):
+        assert joblib.Parallel()(joblib.delayed(double)(i) for i in range(3)) == [0, 2, 4]
+
+
 def test_joblib() -> None:
     joblib = pytest.importorskip("joblib")
     with hpc.Cluster(n=2) as rc:
@@ -168,5 +181,13 @@ def test_joblib() -> None:
             with pytest.raises(ValueError, match="three"):
                 joblib.Parallel(pre_dispatch=1)(joblib.delayed(fail)(i) for i in (3,))
         pids = set(rc[:].apply_sync(os.getpid))
+        values = joblib.Parallel(backend="hpc", return_as="generator_unordered")(
+            joblib.delayed(_nested)(joblib, i) for i in range(4)
+        )
+        assert sorted(values) == [0, 1, 4, 9], "a call on an engine waits for no other engine"
+        ready = joblib.Parallel(backend="hpc", initializer=sys.setrecursionlimit, initargs=(4321,))(
+            joblib.delayed(sys.getrecursionlimit)() for _ in range(8)
+        )
+        assert ready == [4321] * 8
         rc.load_balanced_view().register_joblib_backend("engines")
         assert set(joblib.Parallel(n_jobs=-1, backend="engines")(joblib.delayed(os.getpid)() for _ in range(9))) <= pids
