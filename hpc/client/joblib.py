@@ -4,6 +4,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from joblib.parallel import (
@@ -17,6 +18,7 @@ from joblib.parallel import (
 
 from hpc.client.balanced import LoadBalancedView
 from hpc.client.executor import ViewExecutor
+from hpc.wire.functions import dump_function, load_function
 
 if TYPE_CHECKING:
     from hpc.client.asyncresult import AsyncResult
@@ -80,8 +82,9 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
         self._pool = ViewExecutor(self.view, initializer=initializer, initargs=initargs)
         return self.effective_n_jobs(n_jobs)
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> "AsyncResult":
+    def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> "AsyncResult":
         """Give a batch of calls to an engine."""
+        func.items = [(_Carried(f) if isinstance(f, FunctionType) else f, args, kw) for f, args, kw in func.items]
         # The batch is an argument, not the function: an engine keeps every function that it has seen.
         if self._pool is None:
             self._pool = ViewExecutor(self.view)
@@ -112,6 +115,23 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
 def _on_engine() -> bool:
     """Say whether this process is an engine. Asked by name: the client knows nothing of engines."""
     return getattr(sys.modules.get("hpc.engine.current"), "engine", None) is not None
+
+
+class _Carried:
+    """A function that travels as those given to views do: by value where the engines cannot import it."""
+
+    def __init__(self, f: FunctionType) -> None:
+        self.f = f
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, bytes, bytes]]:
+        blob = dump_function(self.f)
+        return _unpacked, (blob.name, blob.by_reference, blob.by_value)
+
+
+def _unpacked(name: str, by_reference: bytes, by_value: bytes) -> Callable[..., Any]:
+    loaded = load_function(name, by_reference, by_value)
+    loaded.prepare()
+    return loaded.call
 
 
 def _call(batch: Callable[[], Any]) -> Any:
