@@ -1,6 +1,7 @@
 """`Cluster`: a controller and engines for one Python program, gone when it ends."""
 
 import contextlib
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,7 @@ class Cluster:
         self._starter: Starter | None = None
         self._starting: Starter | None = None
         self._rc: RemoteController | None = None
+        self._stopping = threading.RLock()
 
     @classmethod
     def from_name(cls, name: str) -> "Cluster":
@@ -224,6 +226,10 @@ class Cluster:
 
     def stop(self) -> None:
         """End the cluster, and wait until nothing of it is left. Does nothing if it has ended already."""
+        with self._stopping:  # two threads may want to, as when an executor ends by itself
+            self._stop()
+
+    def _stop(self) -> None:
         if self._rc is not None:
             self._rc.close()
             self._rc = None
