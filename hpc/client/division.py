@@ -85,6 +85,10 @@ class JoinedResult(AsyncResult):
         for result in self._results:
             yield result.get()
 
+    def split(self) -> tuple[AsyncResult, ...]:
+        """Return a result for each of the tasks, in order."""
+        return tuple(part for result in self._results for part in result.split())
+
     def _numbers(self) -> list[int]:
         return [number for result in self._results for number in result._numbers()]
 

@@ -51,6 +51,9 @@ def test_join(rc: "hpc.RemoteController") -> None:
     mixed = hpc.AsyncResult.join(rc[0].apply_async(abs, -3), rc[:].apply_async(abs, -4))
     assert mixed.get(10) == [3, [4, 4, 4]]
     assert len(mixed) == 4
+    slow, quick = rc[0].apply_async(time.sleep, 0.3), rc[1].apply_async(abs, -5)
+    ended, left = hpc.AsyncResult.join(slow, quick).wait(10, "FIRST_COMPLETED")
+    assert (len(ended), len(left)) == (1, 1)
     bad = hpc.AsyncResult.join(rc[0].apply_async(abs, -3), rc[1].apply_async(int, "x"))
     with pytest.raises(CompositeError) as caught:
         bad.get(10)
