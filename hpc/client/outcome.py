@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from typing import Any, TypeAlias
 
 from hpc.client.roster import Roster, describe_end
+from hpc.client.sources import with_sources
 from hpc.dataplane.arrival import route_of
 from hpc.errors import (
     EngineLost,
@@ -105,9 +106,11 @@ class Reply:
             rank, host = self.roster.place(self.engine)
             payload = self.entries[index].payload
             try:
-                self._errors[index] = failures.load_error(payload, engine_id=self.engine, rank=rank, host=host)
-            except ProtocolError as error:
+                error = failures.load_error(payload, engine_id=self.engine, rank=rank, host=host)
+                error.traceback = with_sources(error.traceback)
                 self._errors[index] = error
+            except ProtocolError as malformed:
+                self._errors[index] = malformed
         return self._errors[index]
 
 

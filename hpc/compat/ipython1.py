@@ -97,15 +97,20 @@ class RemoteController:
     def execute(self, targets: Targets, source: str, block: bool | None = None) -> bool:
         """Execute code on the engines; when blocking, wait and print what came of it."""
         result = self._view(targets).execute(source, block=False)
-        engines = result.targets if hasattr(result, "targets") else [result.engine_id]
-        for engine in engines:
-            self._commands.setdefault(engine, []).append((source, result))
+        engines = self._record(source, result)
         if self.block if block is None else block:
             result.wait()
             for engine in engines:
                 self.printResult(engine)
             result.get()
         return True
+
+    def _record(self, source: str, result: AsyncResult) -> list[int]:
+        """Note a command for `getResult`; return which engines run it."""
+        engines: list[int] = result.targets if hasattr(result, "targets") else [result.engine_id]
+        for engine in engines:
+            self._commands.setdefault(engine, []).append((source, result))
+        return engines
 
     def run(self, targets: Targets, fname: str, block: bool | None = None) -> bool:
         """Execute a file of this machine on the engines; an error of syntax is found before anything is sent."""
@@ -123,9 +128,12 @@ class RemoteController:
             if not 0 <= number < len(commands):
                 raise IndexError(f"engine {engine} has run {len(commands)} commands of this client, not {number}")
             source, result = commands[number]
-            rows = result.metadata
-            row = rows if isinstance(rows, dict) else next(row for row in rows if row["engine_id"] == engine)
-            found.append((engine, number, source, row["stdout"], row["stderr"]))
+            result.wait()
+            rows, shown = result.metadata, result.outputs
+            if not isinstance(rows, dict):
+                place = result.targets.index(engine)
+                rows, shown = rows[place], shown[place]
+            found.append((engine, number, source, rows["stdout"] + repr(shown), rows["stderr"]))
         return found[0] if isinstance(targets, int) else found
 
     def printResult(self, targets: Targets, i: int | None = None) -> None:  # noqa: N802
@@ -230,21 +238,29 @@ class RemoteController:
 
     def activate(self) -> None:
         """Have ``%px``, ``%pn``, ``%autopx`` and ``%result`` in IPython work on these engines."""
+        from IPython.core.error import UsageError
         from IPython.core.getipython import get_ipython
 
         from hpc.magics import activate
 
-        activate(self._rc[:])
+        activate(_RecordingView(self))
         shell = get_ipython()
 
         def pn(line: str) -> None:
             """Execute a line on one engine: ``%pn 0 a = 1``."""
             engine, _, code = line.strip().partition(" ")
+            if not engine.isdigit() or int(engine) not in self.getIDs():
+                raise UsageError(f"%pn ID CODE: there is no engine {engine!r}, there are {self.getIDs()}")
             self.execute(int(engine), code, block=True)
 
         def result(line: str) -> None:
-            """Show what came of a command: ``%result``, ``%result 3``."""
-            self.printResult("all", int(line) if line.strip() else None)
+            """Show what came of a command: ``%result``, ``%result 3``; of engines that have run as many."""
+            number = int(line) if line.strip().isdigit() else None
+            least = 1 if number is None else number + 1
+            engines = [engine for engine in self.getIDs() if len(self._commands.get(engine, [])) >= least]
+            if not engines or (number is None and line.strip()):
+                raise UsageError("%result [NUMBER]: no engine has run such a command here")
+            self.printResult(engines, number)
 
         for magic in (pn, result):
             shell.register_magic_function(magic, "line")
@@ -253,6 +269,19 @@ class RemoteController:
 _CODE = ("execute", "run", "getResult", "printResult", "reset", "kill", "status")
 _OBJECTS = ("push", "pull", "pullNamespace", "scatter", "gather", "map", "parallelize")
 _OF_TARGETS = frozenset(_CODE + _OBJECTS)
+
+
+class _RecordingView(DirectView):
+    """What ``%px`` works on, so that ``%result`` knows of it."""
+
+    def __init__(self, controller: RemoteController) -> None:
+        super().__init__(controller._rc, "all")
+        self._controller = controller
+
+    def _cell(self, code: str, targets: Any = None) -> AsyncResult:
+        result = super()._cell(code, targets)
+        self._controller._record(code, result)
+        return result
 
 
 class _EngineProxy:

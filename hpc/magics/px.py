@@ -122,6 +122,12 @@ class ParallelMagics:
         chosen = engines_of(text)
         return self.view.client.ids[chosen] if isinstance(chosen, slice) else chosen
 
+    def _view_of(self, text: str) -> "DirectView":
+        try:
+            return self.view.client.direct_view(self._targets(text))
+        except IndexError as error:
+            raise UsageError(str(error)) from None
+
     def _run_there(self, raw_cell: str, *arguments: Any, **keywords: Any) -> Any:
         """Stand in for the shell's `run_cell`; what has to do with magics of ours, or of cells, still runs here."""
         if raw_cell.strip() and not raw_cell.lstrip().startswith(("%%", "%px", "%autopx")):
@@ -133,7 +139,7 @@ class ParallelMagics:
         if options.block is None:
             options.block = view.block
         if options.targets:
-            view = view.client.direct_view(self._targets(options.targets))
+            view = self._view_of(options.targets)
         if options.verbose:
             kind = "Parallel" if options.block else "Async parallel"
             print(f"{kind} execution on engines: {ranges(sorted(view._choose(None)[0]))}")

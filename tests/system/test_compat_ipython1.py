@@ -1,5 +1,6 @@
 """What people typed in 2006."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +70,36 @@ def test_map_and_parallelize(rc: "kernel.RemoteController") -> None:
         rc.scatterAll("x", [1], style="fancy")
     with pytest.raises(AttributeError, match="nothingAll"):
         rc.nothingAll()
+
+
+def test_magics_and_what_they_remember(
+    rc: "kernel.RemoteController", tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("IPython")
+    from IPython.core.error import UsageError
+    from IPython.core.interactiveshell import InteractiveShell
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance(colors="nocolor")
+    try:
+        rc.activate()
+        with pytest.raises(UsageError, match="no engine has run"):
+            shell.run_line_magic("result", "")
+        shell.run_line_magic("px", "a = id")
+        shell.run_line_magic("pn", "2 a + 1")
+        assert re.search(r"\[\S+:2\] In \[1\]: a \+ 1\n\[\S+:2\] Out\[1\]: 3\n", capsys.readouterr().out)
+        shell.run_line_magic("result", "0")
+        assert re.findall(r":(\d)\] In \[0\]: a = id", capsys.readouterr().out) == ["0", "1", "2", "3"]
+        shell.run_line_magic("result", "1")
+        assert re.findall(r":(\d)\] Out\[1\]: 3", capsys.readouterr().out) == ["2"]
+        for line in ("9 a", "x"):
+            with pytest.raises(UsageError, match="there is no engine"):
+                shell.run_line_magic("pn", line)
+        with pytest.raises(UsageError, match="there is no engine 9"):
+            shell.run_cell_magic("px", "-t 9", "a")
+    finally:
+        InteractiveShell.clear_instance()
 
 
 def test_run_status_and_kill(rc: "kernel.RemoteController", tmp_path: Any) -> None:
