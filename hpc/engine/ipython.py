@@ -40,7 +40,8 @@ class _Hook(DisplayHook):  # type: ignore[misc]
         """Write nothing: whoever shows the value numbers it."""
 
     def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
-        self.shell.show({"output_type": "execute_result", "data": format_dict, "metadata": md_dict or {}})
+        output = {"output_type": "execute_result", "data": format_dict, "metadata": md_dict or {}}
+        self.shell.show({**output, "execution_count": self.prompt_count})
 
     def finish_displayhook(self) -> None:
         """End the display."""

@@ -142,7 +142,8 @@ class ParallelMagics:
             view = self._view_of(options.targets)
         if options.verbose:
             kind = "Parallel" if options.block else "Async parallel"
-            print(f"{kind} execution on engines: {ranges(sorted(view._choose(None)[0]))}")
+            where = options.targets if options.targets == "all" else ranges(sorted(view._choose(None)[0]))
+            print(f"{kind} execution on engine(s): {where}")
         result = view._cell(code)
         self._last = result
         if options.out:

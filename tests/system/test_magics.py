@@ -73,7 +73,7 @@ def test_cells_and_their_options(rc: "hpc.RemoteController", shell: Any, capsys:
     assert capsys.readouterr().out == "Out[0]: 0\nOut[1]: 1\nOut[2]: 2\n"
     shell.run_cell_magic("px", "--local --verbose -t 0", "z = 26")
     assert shell.user_ns["z"] == 26
-    assert "engines: 0" in capsys.readouterr().out
+    assert "engine(s): 0" in capsys.readouterr().out
     with pytest.raises(Exception, match="unrecognized arguments: --nothing"):
         shell.run_cell_magic("px", "--nothing", "1")
     with pytest.raises(Exception, match="not as 'some'"):

@@ -14,6 +14,16 @@ from hpc.compat.ipyparallel.error import translated
 from hpc.errors import HpcError
 
 _STATUS = {"done": "ok", "failed": "error", "lost": "error", "cancelled": "aborted"}
+_MIMES = {
+    "_repr_html_": "text/html",
+    "_repr_json_": "application/json",
+    "_repr_jpeg_": "image/jpeg",
+    "_repr_latex_": "text/latex",
+    "_repr_markdown_": "text/markdown",
+    "_repr_pdf_": "application/pdf",
+    "_repr_png_": "image/png",
+    "_repr_svg_": "image/svg+xml",
+}
 _MORE_KEYS = ("msg_id", "execute_result")
 
 
@@ -201,7 +211,12 @@ class ExecuteReply:
         self.execute_result = row["execute_result"]
 
     def __repr__(self) -> str:
-        return f"<ExecuteReply of engine {self.engine_id}: {self.data.get('text/plain', '')}>"
+        return f"<ExecuteReply[{self.execution_count}]: {self.data.get('text/plain', '')}>"
+
+    @property
+    def execution_count(self) -> int | None:
+        """Which of the engine's cells it was, where IPython counts them and there is a value."""
+        return self.execute_result.get("execution_count") if self.execute_result else None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -210,6 +225,15 @@ class ExecuteReply:
 
     def __getitem__(self, key: str) -> Any:
         return self.metadata[key]
+
+    def __getattr__(self, name: str) -> Any:
+        # What notebooks ask for: `_repr_html_()` and so on. Those of IPython return metadata, too, if there are some.
+        mime = _MIMES.get(name)
+        if mime is None:
+            raise AttributeError(f"ExecuteReply has no attribute {name!r}")
+        data, metadata = self._repr_mimebundle_()
+        found, about = data.get(mime), metadata.get(mime)
+        return lambda: (found, about) if about else found
 
     def _repr_mimebundle_(self, *_: Any, **__: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return self.data, self.execute_result["metadata"] if self.execute_result else {}
