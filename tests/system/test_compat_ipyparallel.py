@@ -174,7 +174,11 @@ def test_what_execute_gives(rc: ipp.Client) -> None:
     result = rc[:].execute("print('hello')\n5", silent=False)
     reply = result.get()[1]
     assert (reply.engine_id, reply.stdout, reply.data["text/plain"]) == (1, "hello\n", "5")
-    assert repr(reply) == "<ExecuteReply of engine 1: 5>"
+    assert repr(reply) == f"<ExecuteReply[{reply.execution_count}]: 5>"
+    rich = rc[0].execute("from IPython.display import HTML\nHTML('<b>5</b>')", silent=False).get()
+    assert rich._repr_html_() == "<b>5</b>"
+    assert rich._repr_png_() is None
+    assert not hasattr(rich, "_repr_nothing_")
     assert result.stdout == ["hello\n"] * 3
     assert rc[0].execute("5").get().execute_result is None
     shown = rc[0].execute("from IPython.display import display\ndisplay(1)\n2", silent=False)
@@ -338,7 +342,7 @@ def test_magics(
                 shell.run_line_magic("px", "1/0")
         view = rc.activate([0, 2], "_some")
         shell.run_cell_magic("px_some", "--verbose -o name", "5 * 5")
-        assert "engines: 0,2" in capsys.readouterr().out
+        assert "engine(s): 0,2" in capsys.readouterr().out
         assert isinstance(shell.user_ns["name"], ipp.AsyncResult)
         assert view.get_result().msg_ids == shell.user_ns["name"].msg_ids[-1:]
     finally:
