@@ -16,7 +16,7 @@ LOOK_AGAIN_S: Final = 1.0
 NUMPY_NBYTES: Final = 1024 * 1024
 # From here on two threads copy: one core does not fill the memory's bandwidth.
 THREADS_NBYTES: Final = 8 * 1024 * 1024
-PIECE_NBYTES: Final = 2 * 1024 * 1024
+PIECE_NBYTES: Final = 512 * 1024
 
 _PUNCH_HOLE: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE, which wants FALLOC_FL_KEEP_SIZE
 _PROC: Final = Path("/proc/meminfo")
