@@ -13,7 +13,7 @@ import psutil
 
 from benchmarks import ours
 from benchmarks.array_peers import N_WORKERS, NAMES
-from benchmarks.arrays import MIB, Ring, clock
+from benchmarks.arrays import MIB, Ring, clock, settle
 from benchmarks.harness import Row, at_least, interleave
 
 # Names a Python that has the peers: their packages are not to mix with ours, and some have commands of the same name.
@@ -91,7 +91,7 @@ def measure(quick: bool = False) -> list[Row]:
         for name in NAMES:
             try:
                 with running(name) as peer:
-                    rows += compare(rc, name, peer, 1 if quick else 3)
+                    rows += compare(rc, name, peer, 1 if quick else 5)
             except AbsentError as error:
                 rows.append(Row(f"arrays of {name}", "", None, name, note=str(error)))
     return rows
@@ -108,8 +108,9 @@ def compare(rc: Any, name: str, peer: Process, n: int) -> list[Row]:
         if what in ("pull", "gather"):
             place(rc, what, array)
             peer.seconds({"pull": "push", "gather": "scatter"}[what], nbytes)
-        for each in ("ours", "theirs", "ours"):  # before it counts: what is moved first finds nothing warm
+        for each in ("ours", "theirs", "ours", "ours"):  # before it counts: what is moved first finds nothing warm
             cases[each]()
+            settle(rc)
         seconds = interleave(cases, n)
         rates = {each: nbytes / duration / 1e9 for each, duration in seconds.items()}
         workload = f"{what} {size} MiB" + ("" if what in ("push", "pull") else f", {N_WORKERS} engines")
