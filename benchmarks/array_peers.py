@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.array_peers dask`` starts it in the Python that has the peer; a line of its standard input is
 what to move and how many bytes, a line of its output the seconds. Each peer does it in its best way that a user would
-write: dask straight to the workers, Ray by its object store, the pools with arrays as arguments and results.
+write: dask straight to the workers, Ray by its object store, loky with arrays as arguments and results.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.work import give, keep
 
 N_WORKERS = 4
-NAMES = ("ipyparallel", "dask", "ray", "loky", "mpi4py")
+NAMES = ("ipyparallel", "dask", "ray", "loky")
 
 
 class Peer(Protocol):
@@ -159,12 +159,6 @@ def start(name: str) -> Peer:
         import loky
 
         return _Pool(loky.ProcessPoolExecutor(N_WORKERS))
-    if name == "mpi4py":
-        from mpi4py.futures import MPIPoolExecutor
-
-        pool = MPIPoolExecutor()
-        pool.bootup(wait=True)
-        return _Pool(pool)
     peers: dict[str, Callable[[], Peer]] = {"ipyparallel": _Ipyparallel, "dask": _Dask, "ray": _Ray}
     return peers[name]()
 

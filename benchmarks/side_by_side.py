@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -34,9 +33,6 @@ class Process:
     def __init__(self, name: str) -> None:
         python = os.environ.get(PYTHON) or sys.executable
         command = [python, "-m", "benchmarks.array_peers", name]
-        if name == "mpi4py":
-            mpiexec = str(Path(python).parent / "mpiexec")
-            command = [mpiexec, "-n", str(N_WORKERS + 1), python, "-m", "mpi4py.futures", *command[1:]]
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
