@@ -53,7 +53,20 @@ def cluster(tmp_path_factory):
             yield rc
 
 
+@pytest.fixture
+def no_shell_left():
+    """End the shell of IPython that a page has made, and its history with it."""
+    yield
+    if "IPython" in sys.modules:
+        from IPython.core.interactiveshell import InteractiveShell
+
+        if InteractiveShell.initialized():
+            InteractiveShell.instance().history_manager.end_session()
+            InteractiveShell.clear_instance()
+
+
 @pytest.mark.needs_mpi
+@pytest.mark.usefixtures("no_shell_left")
 @pytest.mark.parametrize("page", [page for page in PAGES if examples_of(page)], ids=lambda page: page.stem)
 def test_page(page, cluster, monkeypatch, tmp_path, capsys):
     main = types.ModuleType("__main__")

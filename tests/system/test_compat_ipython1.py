@@ -82,6 +82,7 @@ def test_magics_and_what_they_remember(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     InteractiveShell.clear_instance()
     shell = InteractiveShell.instance(colors="nocolor")
+    shell.history_manager.enabled = False
     try:
         rc.activate()
         with pytest.raises(UsageError, match="no engine has run"):
@@ -99,6 +100,7 @@ def test_magics_and_what_they_remember(
         with pytest.raises(UsageError, match="there is no engine 9"):
             shell.run_cell_magic("px", "-t 9", "a")
     finally:
+        shell.history_manager.end_session()
         InteractiveShell.clear_instance()
 
 
