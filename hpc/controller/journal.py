@@ -94,6 +94,10 @@ class Journal:
         else:
             log.info("%d engines of %s were started", group.n, group.group)
 
+    def keys(self, contact: Contact, what: str, which: str) -> None:
+        """Say who has changed which key; never the key itself."""
+        log.info("keys: %s %s, for %s", what, which, contact)
+
     def refused(self, who: str, why: str) -> None:
         """Say who was refused, and why."""
         log.warning("refused %s: %s", who, why)

@@ -9,12 +9,14 @@ import ctypes
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hpc.transport import zmtp
 from hpc.transport.framing import Frame
 from hpc.transport.link import CLOSED, FRAMES, NOBODY, NOISE, OPENED, Arrival, Link
+from hpc.transport.threshold import Threshold
 
 if TYPE_CHECKING:
     zmq: Any
@@ -39,10 +41,11 @@ class TcpLink(Link):
 
     __slots__ = ("channel", "routing_id")
 
-    def __init__(self, routing_id: bytes, channel: "Channel", role: str) -> None:
+    def __init__(self, routing_id: bytes, channel: "Channel", role: str, key: str) -> None:
         super().__init__(roles=frozenset({role}), route="tcp", name=f"{channel.address} (tcp)")
         self.routing_id = routing_id
         self.channel = channel
+        self.key = key
 
 
 class Channel:
@@ -106,6 +109,7 @@ class TcpServer:
         # The descriptors of zmq tell of news once; so they are noted until all was read.
         self.awake = self._router_wakes = self._monitor_wakes = self._zap_wakes = True
         self._authorise, self._arrived = authorise, arrived
+        self.threshold = Threshold()
         self._channels: dict[int, Channel] = {}  # alive
         self._dead: list[Channel] = []  # whose end is still to be told
         self._buried: set[bytes] = set()
@@ -187,16 +191,16 @@ class TcpServer:
     def _answer_zap(self) -> None:
         while zmtp.readable(self._zap):
             request = self._zap.recv_multipart(zmtp.NOBLOCK)
-            role, address = None, "?"
+            role, key = None, ""
             if len(request) == 7 and request[0] == b"1.0" and request[5] == b"CURVE":
                 key = z85.encode(request[6]).decode()
-                address = request[3].decode("latin-1")
                 role = self._authorise(key)
                 if role is None:
+                    address = request[3].decode("latin-1")
                     detail = f"refused a peer at {address}: its key {key[:8]}... is not known here"
                     self._arrived(Arrival(NOISE, NOBODY, detail=detail))
             request_id = request[1] if len(request) > 1 else b""
-            status, text, user = (b"200", b"OK", role.encode()) if role else (b"400", b"unknown key", b"")
+            status, text, user = (b"200", b"OK", key.encode()) if role else (b"400", b"unknown key", b"")
             self._zap.send_multipart([b"1.0", request_id, status, text, user, b""])
 
     def _read_monitor(self) -> None:
@@ -204,10 +208,12 @@ class TcpServer:
         while (found := zmtp.next_event(self._monitor)) is not None:
             event, value = found
             if event == zmtp.ACCEPTED:
-                self._channels[value] = Channel(value)
+                came = self._channels[value] = Channel(value)
+                self.threshold.came(came, time.monotonic())
             elif event == zmtp.DISCONNECTED:
                 channel = self._channels.pop(value, None)
                 if channel is not None:
+                    self.threshold.gone(channel)
                     channel.alive = False
                     self._explain(channel)
                     self._dead.append(channel)
@@ -275,7 +281,15 @@ class TcpServer:
             self._forget(routing_id)
             channel.cut()
             return None
-        link = TcpLink(routing_id, channel, part.get("User-Id"))
+        key = part.get("User-Id")
+        role = self._authorise(key)
+        if role is None:  # it was revoked since the handshake
+            channel.quiet = True
+            self._forget(routing_id)
+            channel.cut()
+            return None
+        self.threshold.known(channel, role)
+        link = TcpLink(routing_id, channel, role, key)
         channel.link = self.links[routing_id] = link
         self._arrived(Arrival(OPENED, link))
         return link
@@ -348,6 +362,18 @@ class TcpServer:
         self._forget(link.routing_id)
         if not linger:
             self.cut(link)
+
+    def withdraw(self, key: str) -> None:
+        """Lose all links of a key; nothing that they have sent is read any more."""
+        for link in [link for link in self.links.values() if link.key == key]:
+            self._lose(link)
+            self.cut(link)
+
+    def patrol(self, now: float) -> None:
+        """Cut connections that have not shown who they are and do not behave."""
+        for detail in self.threshold.look(now):
+            self.awake = True
+            self._arrived(Arrival(NOISE, NOBODY, detail=detail))
 
     def cut(self, link: Link) -> None:
         """Cut the connection of a closed link, if the peer has not gone by itself."""
