@@ -48,7 +48,7 @@ class KeyDesk:
         except LookupError as error:
             return m.Answer(message.request, None, str(error.args[0]))
         if message.what != "list":
-            self._journal.keys(contact, message.what, message.role or message.key[:8])
+            self._journal.keys(contact, message.what, message.role, str(value))
         return m.Answer(message.request, value)
 
     def _list(self, key: str, role: str, label: str) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The keys that a controller lets in by TCP: one of each role for its connection file, and those handed out besides."""
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -8,9 +9,9 @@ from hpc.transport import new_keypair
 
 # Who gets a file with keys of its own. What peers on this host may be is decided by the unix socket's owner.
 ROLES: Final = ("client", "engine", "monitor")
-# How much of a public key names it to people.
-NAME_LETTERS: Final = 8
+NAME_NBYTES: Final = 4
 MAX_KEYS: Final = 1000
+MAX_LABEL_LETTERS: Final = 100
 _PUBLIC_LETTERS: Final = 40
 
 
@@ -26,8 +27,8 @@ class Key:
 
     @property
     def name(self) -> str:
-        """What people call it."""
-        return self.public[:NAME_LETTERS]
+        """What people call it: letters that a shell takes as they are, unlike those of the key."""
+        return hashlib.blake2b(self.public.encode(), digest_size=NAME_NBYTES).hexdigest()
 
 
 class KeyRing:
@@ -81,11 +82,12 @@ class KeyRing:
             raise LookupError(f"there is no role {role!r}; there are {', '.join(ROLES)}")
         if len(public) != _PUBLIC_LETTERS or not public.isascii() or not public.isprintable():
             raise LookupError("that is no public key of CURVE")
-        if public in self._keys or self._named(public[:NAME_LETTERS]):
-            raise LookupError(f"there is a key {public[:NAME_LETTERS]} already")
+        key = Key(public, role, label[:MAX_LABEL_LETTERS])
+        if self._named(key.name):
+            raise LookupError(f"there is a key {key.name} already")
         if len(self._keys) >= MAX_KEYS:
             raise LookupError(f"there are {MAX_KEYS} keys already: revoke some")
-        key = self._keys[public] = Key(public, role, label[:100])
+        self._keys[public] = key
         return key
 
     def revoke(self, name: str) -> Key:
@@ -105,7 +107,7 @@ class KeyRing:
         return key
 
     def _named(self, name: str) -> list[Key]:
-        return [key for public, key in self._keys.items() if public.startswith(name)]
+        return [key for key in self._keys.values() if key.name.startswith(name)]
 
 
 def _pair(role: str) -> tuple[str, str, str, str]:

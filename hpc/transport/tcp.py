@@ -124,8 +124,8 @@ class TcpConnection(Connection):
             event, value = found
             if event == zmtp.FAILED_AUTH:
                 raise KeyRefused(
-                    f"{self.address} refused: wrong key. The connection file is of another cluster or of an earlier one, or the"
-                    " key in it was revoked or renewed since"
+                    f"{self.address} refused: wrong key. The connection file is of another cluster, of an earlier one,"
+                    " or the key in it was revoked or renewed since"
                 )
             if event == zmtp.FAILED_NO_DETAIL:
                 raise KeyRefused(

@@ -25,7 +25,7 @@ def command(ctx: click.Context, name: str) -> None:
     \b
       ipcluster keys                                    all of them, and who uses them
       ipcluster keys issue monitor --label wall -o wall.json
-      ipcluster keys revoke 7Qb]XJ.d                    cut off whoever uses it, let it in no more
+      ipcluster keys revoke 1f09a5c2                    cut off whoever uses it, let it in no more
       ipcluster keys renew engine                       a new key in engine.json; copies of the old one are worthless
 
     Processes of yours on the controller's host need no key. Those elsewhere that can read the renewed file come back by
@@ -82,7 +82,7 @@ def issue(name: str, role: str, label: str, output: Path) -> None:
     finally:
         if not key:
             output.unlink(missing_ok=True)
-    click.echo(f"{output} holds the key {key}: whoever has that file is a {role} of this cluster")
+    click.echo(f"{output} holds the key {key}: whoever has that file comes in as {role}")
 
 
 @command.command("renew")

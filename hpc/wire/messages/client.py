@@ -99,7 +99,7 @@ class Order(Message, tag=22):
 class Keys(Message, tag=28):
     """Manage the keys that the controller lets in: ``list``, ``admit``, ``renew`` or ``revoke``. Answered by `Answer`.
 
-    ``key`` is a public key to be admitted, or the beginning of one to be revoked. Secret halves do not travel.
+    ``key`` is a public key to be admitted, or the name of one to be revoked. Secret halves do not travel.
     """
 
     request: int
