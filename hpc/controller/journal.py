@@ -7,7 +7,7 @@ import sys
 from hpc.controller.contacts import Contact, software
 from hpc.controller.files import Files
 from hpc.controller.membership import describe_end
-from hpc.controller.moderation import Moderation
+from hpc.controller.moderation import Moderation, OneLine
 from hpc.controller.options import ControllerOptions
 from hpc.errors import ranges
 from hpc.security.host import hostname
@@ -24,7 +24,7 @@ def set_up_log(options: ControllerOptions) -> None:
     """Log to the file that the options name, else to standard error."""
     handler = logging.FileHandler(options.log_file) if options.log_file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        logging.Formatter(f"%(asctime)s ipcontroller on {hostname()} [{os.getpid()}] %(levelname)s: %(message)s")
+        OneLine(f"%(asctime)s ipcontroller on {hostname()} [{os.getpid()}] %(levelname)s: %(message)s")
     )
     for old in log.handlers:
         old.close()

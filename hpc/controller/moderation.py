@@ -1,4 +1,4 @@
-"""Lines about what strangers do, a bounded number at a time: who is refused again and again must not fill a disk."""
+"""What others may do to a log: cause a bounded number of lines, and put no line of their own making into it."""
 
 import logging
 import time
@@ -6,6 +6,19 @@ from typing import Final
 
 MAX_LINES: Final = 100
 PERIOD_S: Final = 10.0
+
+
+class OneLine(logging.Formatter):
+    """Shows what is not printable in what others call themselves as an escape: no line can be forged."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
+        """Return the line."""
+        text = super().formatMessage(record)
+        return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 class Moderation(logging.Filter):

@@ -16,7 +16,7 @@ log = logging.getLogger("hpc.controller")
 
 @contextmanager
 def own_process(stop: Callable[[str], None]) -> Iterator[socket.socket | None]:
-    """Take over signals and collector of the process, and close its memory to others; yield a socket that is readable after a signal.
+    """Take over signals, collector and memory of the process; yield a socket that is readable after a signal.
 
     ``stop`` is called, from the signal handler, with the reason why the process is to end. In a thread other than the
     main one, as in tests, take over neither.

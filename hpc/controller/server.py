@@ -292,6 +292,8 @@ class Controller:
     def _cut(self, contact: Contact, now: float) -> None:
         if contact.role == "engine":
             self.event(ev.EngineCut(contact.number, contact.channel), now)
+        elif contact.role == "monitor":
+            self._client_gone(contact, "went; nothing is kept for one that only looks", now)
         else:
             contact.away_since = now
             self._look_again(now + CLIENT_LOOK_S, contact)

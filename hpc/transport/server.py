@@ -233,7 +233,7 @@ class Server:
                 self._write(link)  # which drops it when all is out
         elif self._tcp is not None:
             self._tcp.close_link(link, linger)
-        if linger:
+        if linger and not (isinstance(link, UnixLink) and link.closed):
             self._condemned.append((time.monotonic() + LINGER_S, link))
 
     def _execute(self) -> None:

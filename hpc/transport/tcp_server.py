@@ -318,6 +318,7 @@ class TcpServer:
         for channel in dead:
             if channel.link is not None:
                 self._lose(channel.link)
+                channel.link = None  # they refer to each other, and the collector seldom comes
             elif not channel.quiet:
                 who = channel.address or "an unknown address (it was gone at once)"
                 detail = f"refused a peer at {who}: {channel.reason}"
