@@ -2,7 +2,9 @@
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from hpc.transport import new_keypair
@@ -32,13 +34,19 @@ class Key:
 
 
 class KeyRing:
-    """Keys by role and by what they are; whoever has none of them gets no further than the handshake."""
+    """Keys by role and by what they are; whoever has none of them gets no further than the handshake.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    pairs
+        Public and secret key of each role, if there are such already; all others are made.
+    """
+
+    def __init__(self, pairs: Mapping[str, tuple[str, str]] = MappingProxyType({})) -> None:
         self._own: dict[str, Key] = {}
         self._keys: dict[str, Key] = {}
         for role in ROLES:
-            self.renew(role)
+            self._put(role, pairs.get(role) or new_keypair())
 
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self._keys)} keys>"
@@ -72,8 +80,7 @@ class KeyRing:
         old = self._own.get(role)
         if old is not None:
             del self._keys[old.public]
-        key = self._own[role] = Key(*_pair(role))
-        self._keys[key.public] = key
+        self._put(role, new_keypair())
         return old
 
     def admit(self, public: str, role: str, label: str) -> Key:
@@ -106,10 +113,9 @@ class KeyRing:
         del self._keys[key.public]
         return key
 
+    def _put(self, role: str, pair: tuple[str, str]) -> None:
+        public, secret = pair
+        self._own[role] = self._keys[public] = Key(public, role, secret=secret)
+
     def _named(self, name: str) -> list[Key]:
         return [key for key in self._keys.values() if key.name.startswith(name)]
-
-
-def _pair(role: str) -> tuple[str, str, str, str]:
-    public, secret = new_keypair()
-    return public, role, "", secret

@@ -45,6 +45,13 @@ def test_every_role_has_a_key():
     assert ring.authorise(new_keypair()[0]) is None
 
 
+def test_keys_that_are_there_already_go_on():
+    pair = new_keypair()
+    ring = KeyRing({"engine": pair})
+    assert (ring.own("engine").public, ring.own("engine").secret) == pair
+    assert ring.authorise(pair[0]) == "engine"
+
+
 def test_secrets_are_in_no_text():
     ring = KeyRing()
     text = f"{ring!r} {ring.rows()} {[ring.own(role) for role in ROLES]}"
