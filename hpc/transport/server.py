@@ -99,7 +99,7 @@ class Server:
         tcp = self._tcp
         if tcp is not None and tcp.awake:
             tcp.turn()
-        if self._arrivals:
+        if self._arrivals or (tcp is not None and tcp.awake):
             timeout_s = 0.0
         elif self._condemned:
             left_s = max(0.0, self._condemned[0][0] - time.monotonic())
