@@ -5,9 +5,6 @@ the kernel is asked how much that was. Monitors are watched in the same way: all
 """
 
 import itertools
-import socket
-import struct
-import sys
 from collections import Counter
 from typing import Final, Protocol
 
@@ -20,19 +17,18 @@ MAX_NBYTES: Final = 1024 * 1024
 LOOK_S: Final = 0.1
 LOOK_AT_MONITORS_S: Final = 0.5
 
-# struct tcp_info of linux/tcp.h: 8 bytes, 24 numbers of 32 bits, three of 64 bits, and then tcpi_bytes_received.
-_RECEIVED: Final = struct.Struct("=128xQ")
-
 
 class Connected(Protocol):
     """What the threshold needs of a connection."""
 
-    fd: int
     address: str
     quiet: bool
 
     def cut(self) -> None:
         """End it."""
+
+    def nbytes_received(self) -> int:
+        """Return how much has come in over it."""
 
 
 class Threshold:
@@ -64,7 +60,7 @@ class Threshold:
         """Watch a connection no more, unless the role that it has proved is that of a monitor."""
         if self._strangers.pop(channel, None) is not None:
             if role == "monitor":
-                self.watched[channel] = nbytes_received(channel.fd)
+                self.watched[channel] = channel.nbytes_received()
             else:
                 del self.watched[channel]
 
@@ -85,7 +81,7 @@ class Threshold:
         said = [self._end(channel, "it does not say who it is") for channel in self._late(now)]
         said += [self._end(channel, "too many do not say who they are") for channel in self._crowd()]
         for channel, before in list(self.watched.items()):
-            nbytes = nbytes_received(channel.fd)
+            nbytes = channel.nbytes_received()
             if nbytes - before > MAX_NBYTES:
                 what = "a stranger" if channel in self._strangers else "a monitor"
                 said.append(self._end(channel, f"{what} that sends {nbytes - before} bytes"))
@@ -117,20 +113,3 @@ class Threshold:
 
 def _host(channel: Connected) -> str:
     return channel.address.rpartition(":")[0]
-
-
-def nbytes_received(fd: int) -> int:
-    """Return how much has come in over a TCP connection of this process; 0 where the kernel does not tell it."""
-    if sys.platform != "linux":
-        return 0
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:  # gone
-        return 0
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
-        return int(_RECEIVED.unpack(info)[0]) if len(info) == _RECEIVED.size else 0
-    except OSError:
-        return 0
-    finally:
-        sock.detach()

@@ -1,13 +1,14 @@
 """Peers at the TCP port that do not say who they are: how many, how long, how much."""
 
 import contextlib
-import itertools
+import os
 import socket
 
 import pytest
 from transport_harness import Harness
 
 from hpc.transport import FRAMES, NOISE, threshold
+from hpc.transport.tcp_link import Channel
 from hpc.transport.threshold import Threshold
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(15) + b"\0" + bytes(31)
@@ -16,20 +17,18 @@ GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(15) + b"\0" + bytes
 class Door:
     """A connection that only is there; ``nbytes`` is what it has sent."""
 
-    numbers = itertools.count(1000)
-    sent: dict[int, int] = {}
-
     def __init__(self, address="10.0.0.1:1"):
-        self.fd, self.address, self.quiet, self.open = next(self.numbers), address, False, True
-        self.sent[self.fd] = 0
+        self.address, self.quiet, self.open, self.nbytes = address, False, True, 0
+
+    def nbytes_received(self):
+        return self.nbytes
 
     def cut(self):
         self.open = False
 
 
 @pytest.fixture
-def watch(monkeypatch):
-    monkeypatch.setattr(threshold, "nbytes_received", lambda fd: Door.sent[fd])
+def watch():
     return Threshold()
 
 
@@ -65,7 +64,7 @@ def test_loud_strangers_are_cut(watch):
     loud, quiet = Door(), Door()
     watch.came(loud, 0.0)
     watch.came(quiet, 0.0)
-    Door.sent[loud.fd] = threshold.MAX_NBYTES + 1
+    loud.nbytes = threshold.MAX_NBYTES + 1
     (said,) = watch.look(1.0)
     assert "a stranger that sends" in said
     assert (loud.open, quiet.open) == (False, True)
@@ -76,9 +75,9 @@ def test_a_monitor_may_go_on_for_long_but_not_at_once(watch):
     watch.came(door, 0.0)
     watch.known(door, "monitor")
     for turn in range(1, 10):
-        Door.sent[door.fd] += threshold.MAX_NBYTES // 2
+        door.nbytes += threshold.MAX_NBYTES // 2
         assert watch.look(float(turn)) == []
-    Door.sent[door.fd] += threshold.MAX_NBYTES + 1
+    door.nbytes += threshold.MAX_NBYTES + 1
     assert "a monitor that sends" in watch.look(20.0)[0]
     assert not door.open
 
@@ -178,5 +177,30 @@ def test_the_kernel_tells_how_much_has_come():
             received = 0
             while received < 12345:
                 received += len(accepted.recv(65536))
-            assert threshold.nbytes_received(accepted.fileno()) == 12345
-    assert threshold.nbytes_received(999999) == 0
+            channel = Channel(accepted.fileno())
+            assert channel.nbytes_received() == 12345
+            assert channel.address == "{}:{}".format(*there.getsockname())
+    assert channel.nbytes_received() == 0
+
+
+def test_only_its_own_connection_is_cut():
+    """The number of a descriptor that zmq has closed may be that of another connection at once, or of a file."""
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        file = stack.enter_context(open(os.devnull))
+        stack.enter_context(socket.create_connection(here.getsockname()))
+        accepted, _ = here.accept()
+        channel = Channel(accepted.fileno())
+        accepted.close()
+        channel.cut()
+        second = stack.enter_context(socket.create_connection(here.getsockname()))
+        other = stack.enter_context(here.accept()[0])
+        channel.fd = other.fileno()
+        channel.cut()
+        second.sendall(b"x")
+        assert other.recv(1) == b"x"
+        Channel(other.fileno()).cut()
+        assert second.recv(1) == b""
+        channel.fd = file.fileno()
+        channel.cut()
+        assert (channel.nbytes_received(), Channel(file.fileno()).address) == (0, "")
