@@ -222,10 +222,14 @@ class RemoteController:
         retries: int = 0,
         expected_s: float = 0.0,
         block: bool = True,
+        **flags: Any,
     ) -> LoadBalancedView:
-        """Return a view that gives tasks to engines as they become free; by default to all that there are."""
+        """Return a view that gives tasks to engines as they become free; by default to all that there are.
+
+        All attributes of the view can be given.
+        """
         ids = None if targets is None or targets == "all" else self._ids_of(targets)
-        return LoadBalancedView(self, ids, retries=retries, expected_s=expected_s, block=block)
+        return LoadBalancedView(self, ids, retries=retries, expected_s=expected_s, block=block).set_flags(**flags)
 
     # ------------------------------------------------------------ control
 

@@ -39,6 +39,8 @@ def status(brain: "Brain") -> dict[str, Any]:
             "python": engine.info.python,
             "launcher": engine.info.launcher,
             "deadline": engine.info.deadline,
+            "labels": engine.info.labels,
+            "resources": engine.info.resources,
         }
         for engine in brain.registry.visible()
     ]

@@ -65,14 +65,6 @@ class View(HpcView):
         """The names of those of them that have not ended."""
         return self._rc.outstanding & set(self.history)
 
-    def set_flags(self, **flags: Any) -> Self:
-        """Set attributes of the view, and return it."""
-        for name, value in flags.items():
-            if name.startswith("_") or not hasattr(self, name):
-                raise TypeError(f"{type(self).__name__} has no flag {name!r}")
-            setattr(self, name, value)
-        return self
-
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
         """Wait until tasks have ended: results or their names, by default all that this view has given out."""
         return self._rc.wait(self.history if jobs is None else jobs, timeout)
@@ -238,10 +230,6 @@ class DirectView(View, hpc.DirectView):
 
 class LoadBalancedView(View, hpc.LoadBalancedView):
     """A view that gives tasks to engines as they become free."""
-
-    after = _Later()
-    follow = _Later()
-    timeout = _Later()
 
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` on a free engine; return the result at once."""
