@@ -26,9 +26,12 @@ from hpc.compat.ipyparallel.error import (
     TimeoutError,
     UnmetDependency,
 )
-from hpc.compat.ipyparallel.functions import Reference, depend, interactive, parallel, remote, require
+from hpc.compat.ipyparallel.functions import Reference, interactive, parallel, remote
 from hpc.compat.ipyparallel.results import AsyncMapResult, AsyncResult
 from hpc.compat.ipyparallel.views import DirectView, LoadBalancedView
+from hpc.wire.conditions import Conditional as dependent  # noqa: N813 - its name there
+from hpc.wire.conditions import depend, require
+from hpc.client.dependency import Dependency
 
 AsyncHubResult = AsyncResult
 BroadcastView = DirectView
@@ -44,6 +47,7 @@ __all__ = [
     "Client",
     "Cluster",
     "CompositeError",
+    "Dependency",
     "DirectView",
     "EngineError",
     "LoadBalancedView",
@@ -55,6 +59,7 @@ __all__ = [
     "TimeoutError",
     "UnmetDependency",
     "depend",
+    "dependent",
     "error",
     "interactive",
     "load_ipython_extension",

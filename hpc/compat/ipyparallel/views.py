@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 import hpc
 from hpc.client.baseview import View as HpcView
 from hpc.client.parallel import ParallelFunction, RemoteFunction
-from hpc.compat.ipyparallel.functions import Dependent, Reference, distribution, prepared
+from hpc.compat.ipyparallel.error import InvalidDependency
+from hpc.compat.ipyparallel.functions import Reference, distribution, prepared
 from hpc.compat.ipyparallel.results import AsyncMapResult, AsyncResult, adopt
 from hpc.compat.names import forget_names
+from hpc.errors import DependencyError
 
 if TYPE_CHECKING:
     from hpc.compat.ipyparallel.client import Client
@@ -231,9 +233,17 @@ class DirectView(View, hpc.DirectView):
 class LoadBalancedView(View, hpc.LoadBalancedView):
     """A view that gives tasks to engines as they become free."""
 
+    label = hpc.LoadBalancedView.label
+
+    def _placed(self, link: Any, f: Callable[..., Any]) -> Any:
+        try:
+            return super()._placed(link, f)
+        except DependencyError as error:
+            raise InvalidDependency(error) from None
+
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` on a free engine; return the result at once."""
-        return self._took(super().apply_async(prepared(_anywhere(f), args, kwargs), *args, **kwargs))
+        return self._took(super().apply_async(prepared(f, args, kwargs), *args, **kwargs))
 
     def map_async(  # type: ignore[override]
         self,
@@ -246,7 +256,7 @@ class LoadBalancedView(View, hpc.LoadBalancedView):
         track: bool = False,
     ) -> AsyncMapResult:
         """Call ``f`` with the items of the sequences; return the result at once."""
-        f = _with_references(_anywhere(f), sequences)
+        f = _with_references(f, sequences)
         options = {"chunksize": chunksize, "ordered": ordered, "return_exceptions": return_exceptions}
         return self._took(super().map_async(f, *sequences, **options), "map")  # type: ignore[arg-type, return-value]
 
@@ -262,15 +272,6 @@ class LoadBalancedView(View, hpc.LoadBalancedView):
     def register_joblib_backend(self, name: str = "ipyparallel", make_default: bool = False) -> None:
         """Have ``joblib.parallel_config(backend=name)`` use the engines of this view."""
         super().register_joblib_backend(name, make_default)
-
-
-def _anywhere(f: Any) -> Any:
-    """Return a function that any engine may run; raises for one that only some may."""
-    if isinstance(f, Dependent):
-        raise NotImplementedError(
-            f"{f.__name__} has a condition (depend), which hpc's controller does not heed: give it to a direct view"
-        )
-    return f
 
 
 def _with_references(f: Any, sequences: tuple[Any, ...]) -> Any:
