@@ -95,7 +95,8 @@ class LoadBalancedView(View):
         """Return a function without its conditions, and where it may run under them."""
         condition = b""
         if isinstance(f, Conditional):
-            f, (condition, _) = f.f, digest_of(link, f.conditions)
+            condition, _ = digest_of(link, f.conditions)
+            f = f.f
         placement = self._placements.get(condition)
         if placement is None or self.after is not None or self.follow is not None:
             placement = self._placements[condition] = Placement(None, self._options(link, condition), self._targets)
@@ -243,4 +244,3 @@ class LoadBalancedView(View):
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
         """End tasks that no engine has begun: those of the given results, by default all load-balanced ones."""
         self._rc._abort(results, None)
-

@@ -31,13 +31,13 @@ class Dependency(set[str]):
     def __init__(
         self,
         dependencies: "AsyncResult | str | Iterable[AsyncResult | str] | Mapping[str, Any]" = (),
-        all: bool = True,  # noqa: A002 - the name that it has for everybody
+        all: bool = True,
         success: bool = True,
         failure: bool = False,
     ) -> None:
         if isinstance(dependencies, Mapping):
             given = dependencies
-            all, success = given.get("all", all), given.get("success", success)  # noqa: A001
+            all, success = given.get("all", all), given.get("success", success)
             failure, dependencies = given.get("failure", failure), given.get("dependencies", ())
         if not (success or failure):
             raise ValueError("a dependency must count successes, failures, or both")
@@ -48,7 +48,9 @@ class Dependency(set[str]):
                 self._results.append(each)
             elif not isinstance(each, str):
                 raise TypeError(f"a task is named by its result or by a text of ar.task_ids, not by {each!r}")
-        super().__init__(name for each in several for name in (each.task_ids if isinstance(each, AsyncResult) else [each]))
+        super().__init__(
+            name for each in several for name in (each.task_ids if isinstance(each, AsyncResult) else [each])
+        )
         self.all, self.success, self.failure = bool(all), bool(success), bool(failure)
 
     def __repr__(self) -> str:

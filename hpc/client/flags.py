@@ -43,10 +43,10 @@ def count(name: str, value: Any) -> int:
 
 def number(name: str, value: Any) -> float:
     """Check any finite number."""
-    value = float(value)
-    if not math.isfinite(value):
+    found = float(value)
+    if not math.isfinite(found):
         raise ValueError(f"{name} must be a finite number: {value}")
-    return value
+    return found
 
 
 def seconds(name: str, value: Any) -> float:

@@ -114,15 +114,15 @@ class Pool:
     Clients take turns, a piece each; pieces take about the same time, so each client gets about the same share.
     """
 
-    def __init__(
-        self, eligible: frozenset[int] | None, needs_s: float = 0.0, demand: Demand | None = None
-    ) -> None:
+    def __init__(self, eligible: frozenset[int] | None, needs_s: float = 0.0, demand: Demand | None = None) -> None:
         self.eligible = eligible
         # How long an engine must still be there for one of these tasks.
         self.needs_s = needs_s
         # What else it must have; and which engines do not meet the condition that is part of that.
         self.demand = demand
         self.refused: dict[int, Refusal] = {}
+        # How many tasks its engines had completed when somebody last looked (`hpc.controller.fairness`).
+        self.progress: dict[int, int] = {}
         self.waiting = 0
         self.n_bundles = 0
         self.n_open = 0
@@ -137,7 +137,8 @@ class Pool:
     def __repr__(self) -> str:
         who = "all" if self.eligible is None else f"{len(self.eligible)} eligible"
         who += f" with {self.needs_s:.3g} s left" if self.needs_s else ""
-        who += f" with {self.demand or 'a condition'}" if self.demand is not None else ""
+        if self.demand is not None:
+            who += f" with {str(self.demand) or 'a condition'}"
         return f"<Pool {who}: {self.waiting} waiting, {len(self.idle)} idle and {len(self.lean)} lean engines>"
 
     @property

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from hpc.controller import conditions, dependencies, fairness, feeding, patience, requests, stealing, walltime
 from hpc.controller import events as ev
-from hpc.controller import conditions, dependencies, feeding, patience, requests, stealing, walltime
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
@@ -351,6 +351,8 @@ class Brain:
                 walltime.run_short(self.queues, subject, now)
             elif alarm is Alarm.PATIENCE:
                 patience.over(self.queues, subject, now)
+            elif alarm is Alarm.ROOM:
+                fairness.look(self.queues, subject, now)
             elif alarm is Alarm.ASK:
                 conditions.ask_again(self.queues, subject, now)
             else:

@@ -163,8 +163,9 @@ def _n_unfinished(bundle: Bundle, start: int, stop: int) -> int:
     return sum(max(0, min(stop, part.stop) - max(start, part.start)) for part in bundle.parts)
 
 
-def ended(queues: "Queues", bundle: Bundle, start: int, stop: int, failed: Iterable[int], engine: int) -> None:
-    """Tell those who wait for tasks of a bundle that some have ended."""
+def ended(queues: "Queues", bundle: Bundle, tasks: range, failed: Iterable[int], engine: int) -> None:
+    """Tell those who wait for tasks of a bundle that some have ended, on an engine (-1: on none)."""
+    start, stop = tasks.start, tasks.stop
     for watch in bundle.watches:
         low, high = max(start, watch.start), min(stop, watch.stop)
         if low < high:

@@ -61,6 +61,7 @@ class Pools:
             if not pool.n_bundles:
                 del self.restricted[key]
                 self.timers.cancel(Alarm.ASK, pool)
+                self.timers.cancel(Alarm.ROOM, pool)
                 for seat in pool.seats.values():
                     seat.engine.seats.remove(seat)
                     self.timers.cancel(Alarm.TIME, seat)

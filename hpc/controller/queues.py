@@ -62,7 +62,7 @@ class Queues:
         conditions.forsake(self, pool, now)
         self.pump(pool, now)
         if pool.waiting and pool.mask:
-            fairness.make_room(self, pool, bundle)
+            fairness.make_room(self, pool, bundle, now)
 
     def _queue(self, part: Part, engine: Engine) -> None:
         part.engine = engine
@@ -275,7 +275,7 @@ class Queues:
             client.past.fail(first + offset, first + offset + 1)
         bundle.ended(stop - start)
         if bundle.watches:
-            dependencies.ended(self, bundle, start, stop, message.failed, engine.id)
+            dependencies.ended(self, bundle, range(start, stop), message.failed, engine.id)
         if not client.gone:
             item = m.Delivered(first, start, stop, engine.id, message.packed, len(frames))
             self.out.append(Deliver(client.number, item, frames))
@@ -335,7 +335,7 @@ class Queues:
         bundle.ended(stop - start)
         bundle.client.past.fail(bundle.first + start, bundle.first + stop)
         if bundle.watches:
-            dependencies.ended(self, bundle, start, stop, range(start, stop), -1)
+            dependencies.ended(self, bundle, range(start, stop), range(start, stop), -1)
         if bundle.feeds is not None:
             feeding.fail(self, bundle, reason, detail, end)
         elif not bundle.client.gone:

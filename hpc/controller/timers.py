@@ -16,6 +16,7 @@ class Alarm(Enum):
     TIME = "time"
     PATIENCE = "patience"
     ASK = "ask"
+    ROOM = "room"
 
 
 class Timers:

@@ -30,8 +30,8 @@ class Interrupts:
 
     __slots__ = (
         "_main",
-        "_say",
         "_overdue",
+        "_say",
         "_sent_at",
         "expired",
         "in_task",

@@ -20,9 +20,7 @@ def needed(run: Run) -> list[bytes]:
     return [*run.functions, run.terms.condition]
 
 
-def run_on_terms(
-    runner: Runner, place: Workplace, run: Run, held: list[Held], body: Sequence[Frame]
-) -> list[Declined]:
+def run_on_terms(runner: Runner, place: Workplace, run: Run, held: list[Held], body: Sequence[Frame]) -> list[Declined]:
     """Run tasks if their condition is met; return what is to be said if it is not. For the main thread."""
     if run.terms is None:
         runner.run(run, held, body)

@@ -66,9 +66,9 @@ class Conditional:
     """A function with conditions: what `depend` and `require` make. Called directly it checks them first."""
 
     def __init__(self, f: Callable[..., Any], *conditions: Condition | Requirement) -> None:
-        if isinstance(f, Conditional):
-            f, conditions = f.f, (*conditions, *f.conditions.conditions)
-        self.f, self.conditions = f, Conditions(conditions)
+        inner: Conditional | None = f if isinstance(f, Conditional) else None
+        self.f: Callable[..., Any] = f if inner is None else inner.f
+        self.conditions = Conditions(conditions if inner is None else (*conditions, *inner.conditions.conditions))
         self.__name__ = self.__qualname__ = getattr(f, "__name__", None) or type(f).__name__
         self.__doc__ = f.__doc__
 
@@ -84,8 +84,8 @@ class Conditional:
 class depend:  # noqa: N801 - a decorator
     """Decorate a function that may run only where ``f(*args, **kwargs)`` does not return False.
 
-    A load-balanced view has engines asked, and gives the task to one that agrees; elsewhere `DependencyError` is raised.
-    What an engine says is believed for a second, also for other tasks with the same condition.
+    A load-balanced view has engines asked, and gives the task to one that agrees; elsewhere `DependencyError` is
+    raised. What an engine says is believed for a second, also for other tasks with the same condition.
     """
 
     def __init__(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:

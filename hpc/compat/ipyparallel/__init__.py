@@ -13,6 +13,7 @@ page docs/howto/porting.md goes through it name by name.
 
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
+from hpc.client.dependency import Dependency
 from hpc.compat.ipyparallel import error
 from hpc.compat.ipyparallel.client import Client
 from hpc.compat.ipyparallel.cluster import Cluster
@@ -31,7 +32,6 @@ from hpc.compat.ipyparallel.results import AsyncMapResult, AsyncResult
 from hpc.compat.ipyparallel.views import DirectView, LoadBalancedView
 from hpc.wire.conditions import Conditional as dependent  # noqa: N813 - its name there
 from hpc.wire.conditions import depend, require
-from hpc.client.dependency import Dependency
 
 AsyncHubResult = AsyncResult
 BroadcastView = DirectView

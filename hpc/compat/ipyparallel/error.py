@@ -47,7 +47,7 @@ class EngineError(RemoteError, errors.EngineLost):
     """The engine that held the task is gone."""
 
 
-class _Told(RemoteError):
+class _ToldError(RemoteError):
     """What the controller says of a task; for ipyparallel that is an error of an engine, too."""
 
     def __init__(self, error: BaseException | str) -> None:
@@ -58,11 +58,11 @@ class _Told(RemoteError):
         return self.evalue
 
 
-class TaskTimeout(_Told, errors.TaskTimeout):
+class TaskTimeout(_ToldError, errors.TaskTimeout):
     """The task has waited, or run, for too long."""
 
 
-class ImpossibleDependency(_Told, errors.DependencyError):
+class ImpossibleDependency(_ToldError, errors.DependencyError):
     """What the task depends on cannot be met any more."""
 
 
