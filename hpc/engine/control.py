@@ -143,7 +143,7 @@ class Control(threading.Thread):
                 # Items that turn out to take seconds need no look every millisecond.
                 age_s = max(0.0, now - ledger.slice.started)
                 due.append(flush_s - age_s if age_s < flush_s else min(age_s / 4, LONGEST_LOOK_S))
-            if ledger.limit_s and ledger.key is not None:
+            if ledger.limit_s:
                 # After that the task has been interrupted, and this is a look at whether another one runs.
                 due.append(max(ledger.running_since + ledger.limit_s - now, REPEAT_S if self._is_overdue(now) else 0.0))
             if capture and capture.active:
@@ -259,7 +259,7 @@ class Control(threading.Thread):
 
     def _is_overdue(self, now: float) -> bool:
         ledger = self._place.ledger
-        return 0 < ledger.limit_s <= now - ledger.running_since and ledger.key is not None
+        return 0 < ledger.limit_s <= now - ledger.running_since
 
     def _flush(self) -> None:
         """Send held results over the work channel, if the main thread is in user code, away from it.

@@ -68,7 +68,9 @@ class Conditional:
     def __init__(self, f: Callable[..., Any], *conditions: Condition | Requirement) -> None:
         inner: Conditional | None = f if isinstance(f, Conditional) else None
         self.f: Callable[..., Any] = f if inner is None else inner.f
-        self.conditions = Conditions(conditions if inner is None else (*conditions, *inner.conditions.conditions))
+        self.conditions: Conditions = Conditions(
+            conditions if inner is None else (*conditions, *inner.conditions.conditions)
+        )
         self.__name__ = self.__qualname__ = getattr(f, "__name__", None) or type(f).__name__
         self.__doc__ = f.__doc__
 

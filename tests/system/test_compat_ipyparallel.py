@@ -257,7 +257,7 @@ def test_functions_that_are_decorated(rc: ipp.Client) -> None:
     with pytest.raises(ipp.UnmetDependency, match="no_such_module"):
         rc[0].apply_sync(needs, 1)
 
-    @ipp.depend(lambda first: id == first, 1)
+    @ipp.depend(ipp.interactive(lambda first: id == first), 1)
     def only_there() -> int:
         return 7
 

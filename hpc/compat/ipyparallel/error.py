@@ -58,11 +58,11 @@ class _ToldError(RemoteError):
         return self.evalue
 
 
-class TaskTimeout(_ToldError, errors.TaskTimeout):
+class TaskTimeout(_ToldError, errors.TaskTimeout):  # noqa: N818 - its name there
     """The task has waited, or run, for too long."""
 
 
-class ImpossibleDependency(_ToldError, errors.DependencyError):
+class ImpossibleDependency(_ToldError, errors.DependencyError):  # noqa: N818 - its name there
     """What the task depends on cannot be met any more."""
 
 
