@@ -121,8 +121,8 @@ class Pool:
         # What else it must have; and which engines do not meet the condition that is part of that.
         self.demand = demand
         self.refused: dict[int, Refusal] = {}
-        # How many tasks its engines had completed when somebody last looked (`hpc.controller.fairness`).
-        self.progress: dict[int, int] = {}
+        # What its engines were at when somebody last looked (`hpc.controller.fairness`).
+        self.heads: dict[int, Part] = {}
         self.waiting = 0
         self.n_bundles = 0
         self.n_open = 0
