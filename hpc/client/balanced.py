@@ -1,6 +1,7 @@
 """Work for whichever engine is free."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ class LoadBalancedView(View):
             self.expected_s,
             self.priority,
             -1.0 if timeout is None else timeout,
-            run_timeout or 0.0,
+            0.0 if run_timeout in (None, math.inf) else run_timeout,
             condition,
             self.resources,
             list(self.labels),

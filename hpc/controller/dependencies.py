@@ -4,6 +4,7 @@ A bundle that waits is *held*: its tasks are covered by parts that are nowhere q
 keep *watches*, so that each of their results costs the same however many wait for something.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -115,8 +116,14 @@ def hold(queues: "Queues", bundle: Bundle, submit: m.Submit, awaits: "Awaited | 
 
 
 def check(submit: m.Submit) -> None:
-    """Raise `ProtocolError` if a dependency makes no sense."""
+    """Raise `ProtocolError` if the options make no sense."""
     options = submit.options or m.Options()
+    if (
+        not math.isfinite(options.priority)
+        or math.isnan(options.timeout_s)
+        or not 0 <= options.run_timeout_s < math.inf
+    ):
+        raise ProtocolError("priority, timeout_s or run_timeout_s is not a number that can be used")
     for after in (options.after, options.follow):
         if after is None:
             continue

@@ -177,6 +177,18 @@ class TestDependencies:
         results(bench, 0, a, 0, 1)
         assert sum(stop - start for _, first, start, stop in bench.runs() if first == b) >= 2
 
+    def test_numbers_that_are_none_are_refused(self):
+        bench = Bench(1)
+        for options in (
+            m.Options(priority=math.nan),
+            m.Options(timeout_s=math.nan),
+            m.Options(run_timeout_s=-1.0),
+            m.Options(expected_s=math.inf),
+        ):
+            with pytest.raises(ProtocolError):
+                bench.submit(options=options)
+        assert not bench.brain.clients[1].bundles
+
     def test_nobody_waits_for_what_comes_later(self):
         bench = Bench(1)
         with pytest.raises(ProtocolError):
