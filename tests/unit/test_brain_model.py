@@ -38,8 +38,7 @@ class BrainModel(RuleBasedStateMachine):
         # Serial number of the submission of each direct task.
         self.direct: dict[tuple[int, int], int] = {}
         self.last_begun: dict[int, int] = {}
-        self.known: set[int] = set()
-        self.gone_clients: set[int] = set()
+        self.known, self.gone_clients = set[int](), set[int]()
 
     # ------------------------------------------------------------ driving
 
