@@ -76,7 +76,15 @@ class DependencyError(HpcError):
 
 
 class CollectiveStalled(HpcError):  # noqa: N818 - a public name
-    """A collective operation of a group cannot complete."""
+    """A collective operation of a group cannot complete: some ranks wait in MPI for others that will not come.
+
+    Attributes
+    ----------
+    stacks : mapping of int to frames, optional
+        Where the engines of the group were; its text is the picture that stands in the message, too.
+    """
+
+    stacks: Mapping[int, object] | None = None
 
 
 class EngineLost(HpcError):  # noqa: N818 - a public name

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hpc.client.bundle import Bundle
-from hpc.client.outcome import Loss, Outcome, Reply, broken_off, loss_of, lost_engine, malformed
+from hpc.client.outcome import Loss, Outcome, Reply, broken_off, loss_of, lost_engine, malformed, stall_of
 from hpc.client.roster import Roster, log
 from hpc.errors import ConnectError, ProtocolError
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
+from hpc.wire.stacks import Stacks
 
 # Output that has not come by then, after the result, does not hold the result up any longer.
 HOLD_S = 1.0
@@ -84,6 +85,8 @@ class Inbox:
             self._ended(message)
         elif isinstance(message, m.Engines):
             self._engines(message)
+        elif isinstance(message, m.Stalled):
+            self._stalled(message)
         elif isinstance(message, m.Output):
             self._output(message)
         elif isinstance(message, m.Answer):
@@ -127,6 +130,15 @@ class Inbox:
         bundle.hear(message.offset, message.number, message.stream, message.text)
         if self.held:
             self.release(lambda held: held.bundle is bundle and held.is_complete())
+
+    def _stalled(self, message: m.Stalled) -> None:
+        bundle = self.bundles.get(message.first)
+        if bundle is not None:
+            error = stall_of(message)
+            if error is not None:
+                what = Stacks(message.rows).summary
+                self.calls.append(lambda: log.warning("a collective operation cannot complete: %s", what))
+            bundle.stall(error)
 
     def release(self, due: "Callable[[_Held], bool]") -> None:
         """Deliver what was held for the sake of its output."""

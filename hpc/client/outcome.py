@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from hpc.client.roster import Roster, describe_end
 from hpc.dataplane.arrival import route_of
 from hpc.errors import (
+    CollectiveStalled,
     EngineLost,
     HpcError,
     NoEngines,
@@ -21,6 +22,7 @@ from hpc.errors import (
 from hpc.wire import codec, failures, objects
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
+from hpc.wire.stacks import Stacks
 
 
 class Cancelled(TaskAborted, CancelledError):  # noqa: N818 - as its bases
@@ -207,3 +209,17 @@ def broken_off(error: BaseException, received: float) -> Loss:
     """Return the outcome for tasks that were under way when the connection ended for good."""
     text, kind = str(error), type(error)
     return Loss(lambda: kind(text), -1, "lost", received)
+
+
+def stall_of(stalled: m.Stalled) -> CollectiveStalled | None:
+    """Return the error that says why tasks will not end by themselves; None if they go on after all."""
+    if not stalled.rows:
+        return None
+    stacks = Stacks(stalled.rows)
+    error = CollectiveStalled(
+        f"a collective operation cannot complete:\n{stacks}\n\n"
+        "The ranks in it go on waiting, and hear no interrupt there: rc.restart_engines() gives the group new processes"
+        " under the same ids, result.cancel(force=True) does so if nothing else helps."
+    )
+    error.stacks = stacks
+    return error

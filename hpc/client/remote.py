@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from hpc.client import lookout
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.balanced import LoadBalancedView
 from hpc.client.connecting import Address, Target, new_peer
@@ -19,6 +20,7 @@ from hpc.client.view import DirectView
 from hpc.client.waitengines import wait_for_engines
 from hpc.errors import EngineLost, NoEngines, ranges
 from hpc.wire import messages as m
+from hpc.wire.stacks import Stacks
 
 # How long engines may take to leave after they were told to.
 SHUTDOWN_S = 10.0
@@ -247,6 +249,15 @@ class RemoteController:
             "unassigned": answer["unassigned"],
             "short_of_time": answer["short_of_time"],
         }
+
+    def stacks(self, targets: int | Iterable[int] | str = "all") -> Stacks:
+        """Return where the main thread of each engine is, also while it sits in C code or in MPI.
+
+        The result maps engine ids to their frames, the outermost first; its text is the picture of all of them, with
+        engines in the same place together.
+        """
+        ids = None if targets == "all" else self._ids_of(targets)
+        return lookout.stacks(self._connected(), ids)
 
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
         """End tasks that no engine has begun: those of the given results, by default all of this client."""

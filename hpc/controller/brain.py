@@ -13,9 +13,11 @@ from hpc.controller import feeding, requests, walltime
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
+from hpc.controller.looks import Looks
 from hpc.controller.membership import Membership, describe_end
 from hpc.controller.orders import Orders
 from hpc.controller.queues import Queues
+from hpc.controller.stalls import Stalls
 from hpc.controller.timers import Alarm, Timers
 from hpc.errors import ProtocolError, ranges
 from hpc.wire import messages as m
@@ -45,6 +47,8 @@ class Brain:
         self.membership = Membership(self.registry, self.queues, self.timers, self.out, grace_s)
         self.clients: dict[int, Client] = {}
         self.orders = Orders()
+        self.looks = Looks(self.registry, self.timers, self.out)
+        self.stalls = Stalls(self.registry, self.looks, self.timers, self.out)
         self._paces: dict[bytes, Pace] = {}
         self._on_event: dict[type, Callable[[Any, float], None]] = {
             ev.ClientCame: self._client_came,
@@ -74,6 +78,7 @@ class Brain:
             m.Revoked: self._revoked,
             m.Need: self._need,
             m.Notice: self._notice,
+            m.Sight: self.looks.seen,
             m.Goodbye: self._goodbye,
         }
 
@@ -163,6 +168,7 @@ class Brain:
             return
         if targets is not None:
             self.queues.place(bundle, targets)
+            self.stalls.watch(targets, now)
         elif awaits is None:
             self.queues.balance(bundle, submit.eligible, now)
 
@@ -235,7 +241,10 @@ class Brain:
                 self.out.append(ev.Command(number, m.Interrupt([])))
 
     def _query(self, client: Client, query: m.Query, frames: ev.Frames, now: float) -> None:
-        self.out.append(ev.Tell(client.number, requests.answer(self, query, now)))
+        if query.what == "stacks":
+            self.looks.query(client.number, query, now)
+        else:
+            self.out.append(ev.Tell(client.number, requests.answer(self, query, now)))
 
     def _shutdown(self, client: Client, shutdown: m.Shutdown, frames: ev.Frames, now: float) -> None:
         engines = requests.whom_to_stop(self.registry, shutdown.targets)
@@ -318,6 +327,10 @@ class Brain:
         for alarm, subject in self.timers.due(now):
             if alarm is Alarm.STUCK:
                 self.queues.stuck(subject, now)
+            elif alarm is Alarm.LOOK:
+                self.looks.alarm(subject, now)
+            elif alarm is Alarm.STALL:
+                self.stalls.alarm(subject, now)
             elif alarm is Alarm.TIME:
                 walltime.run_short(self.queues, subject, now)
             else:

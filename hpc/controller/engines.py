@@ -187,7 +187,18 @@ class Engine:
 class Group:
     """The engines of one launch. Clients see it once all ``size`` ranks have come; ids are ``base + rank``."""
 
-    __slots__ = ("base", "doomed", "first_end", "last_end_at", "members", "n_ready", "name", "size", "visible")
+    __slots__ = (
+        "base",
+        "doomed",
+        "first_end",
+        "last_end_at",
+        "members",
+        "n_ready",
+        "name",
+        "size",
+        "visible",
+        "watched",
+    )
 
     def __init__(self, name: str, size: int, base: int) -> None:
         self.name = name
@@ -196,6 +207,8 @@ class Group:
         self.members: dict[int, Engine] = {}
         self.n_ready = 0
         self.visible = False
+        # Whether `hpc.controller.stalls` looks at it now and then.
+        self.watched = False
         # Why the group can never be complete.
         self.doomed = ""
         # The member whose end took the others along, and when the latest of them ended.

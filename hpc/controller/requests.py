@@ -19,7 +19,9 @@ def answer(brain: "Brain", query: m.Query, now: float) -> m.Answer:
         return m.Answer(query.request, status(brain))
     if query.what == "queue_status":
         return m.Answer(query.request, queue_status(brain, now))
-    return m.Answer(query.request, None, f"no such query: {query.what!r}; there are ping, status and queue_status")
+    return m.Answer(
+        query.request, None, f"no such query: {query.what!r}; there are ping, status, queue_status and stacks"
+    )
 
 
 def status(brain: "Brain") -> dict[str, Any]:

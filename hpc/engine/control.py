@@ -16,7 +16,7 @@ from hpc.engine.results import own, pack_value, transmission
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
 from hpc.transport import Disconnected
-from hpc.wire.messages import Goodbye, Interrupt, Message, Notice, Output, Revoke, Stop
+from hpc.wire.messages import Goodbye, Interrupt, Look, Message, Notice, Output, Revoke, Stop
 
 # Results of quick tasks that wait behind a slow one leave after this many times the time that they are held anyway.
 FLUSH_FACTOR: Final = 2.0
@@ -206,6 +206,8 @@ class Control(threading.Thread):
             self._revoke(message)
         elif type(message) is Interrupt:
             self._place.interrupts.interrupt_task()
+        elif type(message) is Look:
+            self._place.lookout.answer(message, self._place, self._channel.send)
         elif type(message) is Stop:
             self._departure.cut_short()  # the Stop that ends a departure in peace comes over the work channel
             self._place.interrupts.leave(message.reason)

@@ -87,6 +87,7 @@ class Ledger:
         self.running_since = 0.0
         self.streamed = 0  # how many pieces of its output have left
         self.key: Key | None = None
+        self.last: Key | None = None  # what ran before
         self._start = self._next = self._stop = 0
         self._later: list[Range] = []
         self._decided: dict[Key, list[Range]] = {}
@@ -189,7 +190,7 @@ class Ledger:
     def finish(self) -> None:
         """End the run; what it holds stays held."""
         with self.lock:
-            self.key = None
+            self.last, self.key = self.key, None
             self.running = -1
 
     def forked(self) -> None:

@@ -30,6 +30,7 @@ from hpc.engine.walltime import Allocation, find_allocation
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
+from hpc.security.peek import prepare
 from hpc.transport.parcels import Parcels
 from hpc.wire.codec import PROTOCOL
 from hpc.wire.messages import Hello
@@ -132,6 +133,7 @@ def _join_mpi(wanted: bool | None) -> Any:
 
 def _serve(options: EngineOptions, membership: Any) -> int:
     identity = current.Identity()
+    prepare()
     if membership is not None:
         identity.rank, identity.size, identity.comm = membership.rank, membership.size, membership.comm
     bell = Bell()

@@ -31,6 +31,7 @@ from hpc.wire.messages.connection import Ack, EngineInfo, Goodbye, Hello, Identi
 from hpc.wire.messages.engine import Entry, Need, Notice, Output, Results, Revoke, Revoked, Run, Stop
 from hpc.wire.messages.launcher import Exited, Group, Start
 from hpc.wire.messages.parcels import Fetch, Label, Offer, Piece, Release, Taken, Withdraw
+from hpc.wire.messages.stacks import Look, Sight, Stalled
 
 __all__ = [
     "TOGETHER",
@@ -56,6 +57,7 @@ __all__ = [
     "Interrupt",
     "Kind",
     "Label",
+    "Look",
     "Message",
     "Need",
     "Notice",
@@ -72,7 +74,9 @@ __all__ = [
     "Revoked",
     "Run",
     "Shutdown",
+    "Sight",
     "Source",
+    "Stalled",
     "Start",
     "Status",
     "Stop",
