@@ -124,7 +124,9 @@ class AsyncResult(Facts, Future[Any]):
         """Wait until all tasks have ended; False if ``timeout`` seconds pass first.
 
         Raises `CollectiveStalled` if they cannot end by themselves. This result stays open then: an interrupt, new work
-        for the missing ranks, or `cancel` may end it. With ``return_when``, a constant of `concurrent.futures` such as ``FIRST_EXCEPTION``, wait for that, and return
+        for the missing ranks, or `cancel` may end it.
+
+        With ``return_when``, a constant of `concurrent.futures` such as ``FIRST_EXCEPTION``, wait for that, and return
         two sets of the results that `split` gives, those that have ended and the others.
         """
         if return_when is not None:
