@@ -15,6 +15,7 @@ from hpc.client.group import Group
 from hpc.client.link import Link
 from hpc.client.outcome import lost_engine
 from hpc.client.parts import Layout
+from hpc.client.restart import restart
 from hpc.client.roster import describe_end
 from hpc.client.view import DirectView
 from hpc.client.waitengines import wait_for_engines
@@ -291,6 +292,18 @@ class RemoteController:
             It cannot be done, or there is no supervisor; it says why.
         """
         return self._connected().request(lambda number: m.Order(number, what, arguments))
+
+    def restart_engines(self, targets: int | Iterable[int] | str = "all", timeout: float | None = 60.0) -> None:
+        """Give engines new processes under the same ids, by whole groups; return when these are there.
+
+        All that the old ones have is lost: names, communicators, and what they run, which ends as `EngineLost`. Engines
+        that have crashed can be named, too. Raises `TimeoutError` if the new ones have not come in ``timeout`` seconds.
+        """
+        restart(self._connected(), targets, timeout)
+
+    def restart_group(self, group: Group | int, timeout: float | None = 60.0) -> None:
+        """Do as `restart_engines` for a group, or for the one that an engine is of."""
+        restart(self._connected(), group.ids if isinstance(group, Group) else group, timeout)
 
     def shutdown(self, targets: int | Iterable[int] | str = "all", controller: bool = False) -> None:
         """End engines, and with ``controller`` the whole cluster; return when they are gone."""

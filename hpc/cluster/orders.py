@@ -27,7 +27,10 @@ class Orders:
     def take(self, message: m.Message) -> None:
         """Act on what the controller has said."""
         if isinstance(message, m.Start):
-            self._workforce.start(message.n)
+            if not message.replaces:
+                self._workforce.start(message.n)
+            elif not self._workforce.replacements.refusal(message.replaces):
+                self._workforce.replacements.begin(message.replaces)
         elif isinstance(message, m.Order):
             self._carry_out(message)
         elif isinstance(message, m.Answer):
@@ -44,12 +47,26 @@ class Orders:
                 self._workforce.scale(int(arguments["n"]), answer)
             elif order.what == "adapt":
                 self._adapt(arguments, answer)
+            elif order.what == "restart":
+                self._restart(arguments["groups"], answer)
             elif order.what == "groups":
                 answer([row._asdict() for row in self._workforce.rows()])
             else:
-                answer(None, f"no such order: {order.what!r}; there are scale, adapt and groups")
+                answer(None, f"no such order: {order.what!r}; there are scale, adapt, restart and groups")
         except (KeyError, TypeError, ValueError) as error:
             answer(None, f"{order.what} cannot be done with {arguments}: {error}")
+
+    def _restart(self, groups: list[tuple[str, int, int]], answer: Callable[..., None]) -> None:
+        """Give groups, each (name, first id, size), new processes."""
+        replacements = self._workforce.replacements
+        refusals = [text for name, _, _ in groups if (text := replacements.refusal(name))]
+        if refusals:
+            answer(None, refusals[0])
+            return
+        for name, base, size in groups:
+            self._questions.shut_down(list(range(base, base + size)))
+            replacements.begin(name)
+        answer([name for name, _, _ in groups])
 
     # ------------------------------------------------------------ by load
 
@@ -65,13 +82,15 @@ class Orders:
 
     @property
     def look_at(self) -> float:
-        """When `look` is due, on the monotonic clock."""
-        return self._adaptation.look_at if self._adaptation is not None else float("inf")
+        """When `look` is due, on the monotonic clock: at the load, or at groups that get new processes."""
+        adapting = self._adaptation.look_at if self._adaptation is not None else float("inf")
+        return min(adapting, self._workforce.replacements.look_at)
 
     def look(self, now: float) -> None:
         """Ask how much there is to do, and bring the number of engines to what that needs."""
+        self._workforce.replacements.look(now)
         adaptation = self._adaptation
-        if adaptation is None:
+        if adaptation is None or now < adaptation.look_at:
             return
         adaptation.looked(now)
 

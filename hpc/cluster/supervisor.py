@@ -263,7 +263,7 @@ class Supervisor:
                 self._end(f"the process that follows the jobs has ended: {how}", failed=True, tail=tail)
             return
         if child.kind == "mpirun":
-            self.send(m.Group(child.label, child.n, "\n".join((how, *tail)) if crashed else ""))
+            self.send(m.Group(child.label, child.n, "\n".join((how, *tail)) if crashed else "", ended=True))
         said = [line for line in tail if " INFO: " not in line and " DEBUG: " not in line]
         self.send(m.Exited(self.record.host, child.pid, exit_code, signum, "\n".join(said)))
         if self._phase is Phase.STARTING and not leaving:

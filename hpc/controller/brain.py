@@ -17,6 +17,7 @@ from hpc.controller.looks import Looks
 from hpc.controller.membership import Membership, describe_end
 from hpc.controller.orders import Orders
 from hpc.controller.queues import Queues
+from hpc.controller.restarts import Restarts
 from hpc.controller.stalls import Stalls
 from hpc.controller.timers import Alarm, Timers
 from hpc.errors import ProtocolError, ranges
@@ -47,6 +48,8 @@ class Brain:
         self.membership = Membership(self.registry, self.queues, self.timers, self.out, grace_s)
         self.clients: dict[int, Client] = {}
         self.orders = Orders()
+        self.restarts = Restarts(self.registry, self.membership, self.orders, self.out)
+        self.membership.crashed = self.restarts.crashed
         self.looks = Looks(self.registry, self.timers, self.out)
         self.stalls = Stalls(self.registry, self.looks, self.timers, self.out)
         self._paces: dict[bytes, Pace] = {}
@@ -59,6 +62,7 @@ class Brain:
             ev.EngineSaid: self._engine_said,
             ev.EngineDied: self._engine_died,
             ev.ProcessEnded: self._process_ended,
+            ev.LaunchEnded: self._launch_ended,
             ev.Closing: self._closing,
             ev.Tick: self._tick,
         }
@@ -258,7 +262,10 @@ class Brain:
             self.out.append(ev.Quit("a client asked for it"))
 
     def _order(self, client: Client, order: m.Order, frames: ev.Frames, now: float) -> None:
-        self.out.append(self.orders.pass_on(client.number, order))
+        if order.what in ("restart", "policy"):
+            self.restarts.order(client.number, order)
+        else:
+            self.out.append(self.orders.pass_on(client.number, order))
 
     def _answered(self, client: Client, answer: m.Answer, frames: ev.Frames, now: float) -> None:
         self.out.extend(self.orders.answered(answer))
@@ -282,6 +289,9 @@ class Brain:
         engine = self.registry.by_process.get((event.host, event.pid))
         if engine is not None:
             self.membership.died(engine, event.signal, event.exit_code, now, event.detail)
+
+    def _launch_ended(self, event: ev.LaunchEnded, now: float) -> None:
+        self.membership.launch_ended(event.label, event.detail, now)
 
     def _engine_said(self, event: ev.EngineSaid, now: float) -> None:
         engine = self.registry.engines.get(event.engine)

@@ -233,6 +233,8 @@ class Registry:
         self.groups: dict[str, Group] = {}
         self.ends: dict[int, m.End] = {}
         self.next_id = 0
+        # What every launch was: the name of the latest with this first id, and its size.
+        self.launches: dict[int, tuple[str, int]] = {}
 
     def __repr__(self) -> str:
         return f"<Registry {len(self.engines)} engines in {len(self.groups)} groups, next id {self.next_id}>"
@@ -246,10 +248,16 @@ class Registry:
             return f"rank {info.rank} of {info.size} cannot be"
         group = self.groups.get(info.group)
         if group is None:
-            group = self.groups[info.group] = Group(info.group, info.size, self.next_id)
-            self.next_id += info.size
+            base = self._base(info)
+            if isinstance(base, str):
+                return base
+            group = self.groups[info.group] = Group(info.group, info.size, base)
+            self.next_id = max(self.next_id, base + info.size)
+            self.launches[base] = info.group, info.size
         if group.doomed:
             return group.doomed
+        if self.launches[group.base][0] != group.name:
+            return f"group {group.name} was started anew meanwhile, as {self.launches[group.base][0]}"
         if group.size != info.size:
             return f"group {info.group} has {group.size} ranks, this engine says {info.size}"
         other = group.members.get(info.rank)
@@ -263,6 +271,35 @@ class Registry:
         self.engines[engine.id] = self.by_uuid[info.uuid] = self.by_process[info.host, info.pid] = engine
         self.ends.pop(engine.id, None)
         return engine
+
+    def _base(self, info: m.EngineInfo) -> int | str:
+        """Return the first id of a new group, or why it cannot have those that it wants."""
+        if not info.replaces:
+            return self.next_id
+        for base, (name, size) in self.launches.items():
+            if name == info.replaces:
+                left = [number for number in range(base, base + size) if number in self.engines]
+                if size == info.size and not left:
+                    return base
+                what = f"engines {ranges(left)} of it have not ended" if left else f"it had {size} ranks"
+                return f"group {info.group} with {info.size} ranks cannot replace {name}: {what}"
+        return f"group {info.group} cannot replace {info.replaces}: there was no such group"
+
+    def launched(self, targets: list[int] | None) -> dict[int, tuple[str, int]] | str:
+        """Return the launches of engines, also of those that have ended, as `launches`, or what is wrong with them.
+
+        None stands for all that are there.
+        """
+        wanted = [engine.id for engine in self.visible()] if targets is None else list(dict.fromkeys(targets))
+        found: dict[int, tuple[str, int]] = {}
+        for number in wanted:
+            engine = self.engines.get(number)
+            within = (b for b, (_, size) in self.launches.items() if b <= number < b + size)
+            base = engine.group.base if engine is not None else next(within, None)
+            if base is None:
+                return f"there is no engine {number}, and there was none; {self.describe_ids()}"
+            found[base] = self.launches[base]
+        return found
 
     def remove(self, engine: Engine, end: m.End) -> None:
         """Take out an engine that is lost. One that only vanished may come back, and has its id then."""

@@ -85,6 +85,13 @@ class ProcessEnded(_Noun, frozen=True):
     detail: str = ""
 
 
+class LaunchEnded(_Noun, frozen=True):
+    """The launcher reports that all it has started under a label has ended; ``detail`` says how if that was a crash."""
+
+    label: str
+    detail: str = ""
+
+
 class Closing(_Noun, frozen=True):
     """The controller is about to end, and its engines with it."""
 
@@ -104,6 +111,7 @@ Event: TypeAlias = (
     | EngineSaid
     | EngineDied
     | ProcessEnded
+    | LaunchEnded
     | Closing
     | Tick
 )

@@ -1,6 +1,7 @@
 """Engines coming and going: admission, cut connections, deaths, and what a loss means for the work."""
 
 import signal as signals
+from collections.abc import Callable
 from typing import Final
 
 from hpc.controller.bundles import Part
@@ -17,7 +18,16 @@ CUT_WAIT_S: Final = 0.2
 # A rank that dies takes the others of its launch along: ends that follow each other this closely belong together.
 GROUP_END_S: Final = 60.0
 
-_CRASHES: Final = (m.EndReason.SIGNAL, m.EndReason.EXIT, m.EndReason.VANISHED)
+# What had arrived before a launch was reported to have ended is read by then.
+LAUNCH_END_S: Final = 0.3
+
+_CRASHES: Final = (
+    m.EndReason.SIGNAL,
+    m.EndReason.EXIT,
+    m.EndReason.VANISHED,
+    m.EndReason.OUT_OF_MEMORY,
+    m.EndReason.MPI_ABORT,
+)
 
 
 class Membership:
@@ -29,6 +39,8 @@ class Membership:
         self.timers = timers
         self.out = out
         self.grace_s = grace_s
+        # What is to be done when an engine has ended: `Restarts.crashed`.
+        self.crashed: Callable[[Group, m.End, float], None] = lambda group, end, now: None
 
     def __repr__(self) -> str:
         return f"<Membership of {self.registry!r}, grace {self.grace_s:g} s>"
@@ -109,6 +121,16 @@ class Membership:
         text = describe_status(signal, exit_code)
         self.lose(engine, reason, f"{text} ({detail})" if detail else text, now, signal=signal, exit_code=exit_code)
 
+    def launch_ended(self, label: str, detail: str, now: float) -> None:
+        """Take note that all that was launched under a label has ended: of its engines nothing more will come."""
+        for engine in list(self.registry.engines.values()):
+            if engine.info.group.rpartition("-")[0] != label:
+                continue
+            if engine.work_up or engine.control_up:
+                self.timers.set(now + LAUNCH_END_S, Alarm.STATUS, engine)
+            else:
+                self.lose(engine, m.EndReason.EXIT, f"ended with its launch: {detail or label}", now)
+
     def alarm(self, alarm: Alarm, engine: Engine, now: float) -> None:
         """Act on a deadline of an engine."""
         if engine.lost:
@@ -176,6 +198,7 @@ class Membership:
         self.out.append(Dropped(engine.id, end))
         is_missed = _is_waited_for(engine)
         self._strand(engine, end, now)
+        self.crashed(group, end, now)
         if not group.visible:
             self._doom(group, f"group {group.name} cannot be complete: {describe_end(end)}")
         elif is_missed:

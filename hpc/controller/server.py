@@ -265,6 +265,8 @@ class Controller:
                 )
             elif isinstance(message, m.Group):
                 self.journal.group(message)
+                if message.ended:
+                    self.event(ev.LaunchEnded(message.group, message.error), now)
             elif isinstance(message, m.Goodbye):
                 self.quitting = f"its supervisor has left: {message.reason}"
             else:

@@ -1,8 +1,9 @@
 """Collectives that cannot complete: noticed by looking at groups that work, and reported to the clients that wait.
 
-An operation of MPI has no end when a rank that it needs is not there: it raised, returned, or does another operation. No
-rank of the group, and no client, hears of it. So the brain looks at groups whose ranks work for long. It reports what can
-never change by itself: every rank that works sits in MPI and stays where it is, and the others have nothing to do.
+An operation of MPI has no end when a rank that it needs is not there: it raised, returned, or does another operation.
+No rank of the group, and no client, hears of it. So the brain looks at groups whose ranks work for long. It reports
+what can never change by itself: every rank that works sits in MPI and stays where it is, and the others have nothing
+to do.
 """
 
 from typing import Final

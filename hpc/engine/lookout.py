@@ -22,8 +22,20 @@ _LOADS: Final = frozenset(("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FAST", "LOAD_DEREF"
 _ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
 # Names that nothing but MPI has, for communicators that cannot be looked up from outside of the frame.
 _CERTAIN: Final = frozenset(
-    "allreduce allgather allgatherv alltoall alltoallv alltoallw reduce_scatter reduce_scatter_block exscan sendrecv"
-    " create_group waitall".split()
+    (
+        "allreduce",
+        "allgather",
+        "allgatherv",
+        "alltoall",
+        "alltoallv",
+        "alltoallw",
+        "reduce_scatter",
+        "reduce_scatter_block",
+        "exscan",
+        "sendrecv",
+        "create_group",
+        "waitall",
+    )
 )
 
 

@@ -63,6 +63,8 @@ class EngineOptions:
         Whether to take part in MPI; by default if an MPI launcher started the process.
     label : str
         What whoever starts the group calls it.
+    replaces : str
+        The group whose ids this one is to have.
     wait_s : float
         How long to wait for a controller at the start.
     lease_s : float
@@ -77,6 +79,7 @@ class EngineOptions:
     connection_file: str | Path | None = None
     mpi: bool | None = None
     label: str = ""
+    replaces: str = ""
     wait_s: float = WAIT_S
     lease_s: float = LEASE_S
     log_level: str = "info"
@@ -153,7 +156,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     place = Workplace(ledger, capture, interrupts, namespace, flush=lambda: None, wake=wake)
     allocation = _allocation(membership)
     departure = Departure(allocation)
-    hello = _hello(membership, options.label, allocation)
+    hello = _hello(membership, options, allocation)
     dialer = Dialer(options.name, options.address, options.connection_file)
     parcels = Parcels()
     work, control = Channel(hello("work"), dialer, parcels), Channel(hello("control"), dialer, parcels)
@@ -204,9 +207,9 @@ def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: An
         namespace.builtins = {**namespace.builtins, **work.builtins}
 
 
-def _hello(membership: Any, label: str, allocation: Allocation) -> Any:
+def _hello(membership: Any, options: EngineOptions, allocation: Allocation) -> Any:
     uuid = os.urandom(16).hex()
-    info = engine_info(uuid, membership, label, allocation)
+    info = engine_info(uuid, membership, options.label, allocation, replaces=options.replaces)
 
     def hello(channel: str) -> Hello:
         return Hello(PROTOCOL, __version__, "engine", uuid, channel, 0, info.host, info.pid, getpass.getuser(), info)

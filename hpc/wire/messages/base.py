@@ -49,3 +49,5 @@ class EndReason(IntEnum):
     NO_ENGINES = 8
     WALLTIME = 9
     PREEMPTED = 10
+    OUT_OF_MEMORY = 20
+    MPI_ABORT = 21

@@ -14,11 +14,15 @@ class Exited(Message, tag=80):
 
 
 class Group(Message, tag=81):
-    """Launcher to controller: ``n`` engines of this group were started, or, with ``error``, could not be."""
+    """Launcher to controller: ``n`` engines of this group were started, or, with ``error``, could not be.
+
+    With ``ended`` all that was started for this group has ended.
+    """
 
     group: str
     n: int
     error: str = ""
+    ended: bool = False
 
 
 class Start(Message, tag=82):
