@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, _base, wait
 from typing import TYPE_CHECKING, Any
 
-from hpc.client.bundle import Mark
+from hpc.client.bundle import Bundle, Mark
 from hpc.client.facts import Facts
 from hpc.client.metadata import Pieces, output
 from hpc.client.outcome import Loss, Outcome
@@ -225,17 +225,39 @@ class AsyncResult(Facts, Future[Any]):
 
     def abort(self) -> None:
         """End what no engine has begun; what runs goes on. Return without waiting for it."""
+        for bundle, start, stop in self._open():
+            self._link.order(m.Abort(bundle.first, start, stop))
+
+    def _open(self) -> list[tuple[Bundle, int, int]]:
+        """Return the bundles that its tasks are in and that have not ended, and in which range of each they are."""
         wanted = set(self._numbers())
         link = self._link
         link.outbox.flush()
+        found = []
         for bundle in list(link.inbox.bundles.values()):
             mine = [n - bundle.first for n in range(bundle.first, bundle.first + bundle.count) if n in wanted]
             if mine:
-                link.order(m.Abort(bundle.first, mine[0], mine[-1] + 1))
+                found.append((bundle, mine[0], mine[-1] + 1))
+        return found
 
-    def cancel(self) -> bool:
-        """Abort, and say whether it came in time."""
+    def cancel(self, force: bool = False, grace: float = 3.0) -> bool:
+        """Abort, and say whether nothing of it has run to its end.
+
+        With ``force`` what runs is ended, too: by `KeyboardInterrupt`, and where that has not helped after ``grace``
+        seconds (code in C, or in MPI), by giving the engines, and the other ranks of their groups, new processes. Then
+        everything on them is lost.
+
+        Raises
+        ------
+        HpcError
+            The engines hear no interrupt, and cannot be given new processes; it says why.
+        """
         if self.done():
+            return self.cancelled()
+        if force:
+            from hpc.client.forcing import end_by_force
+
+            end_by_force(self, grace)
             return self.cancelled()
         self.abort()
         # The controller answers in order; tasks that an engine held already have to be asked back from it first.

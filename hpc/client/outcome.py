@@ -26,7 +26,7 @@ from hpc.wire.stacks import Stacks
 
 
 class Cancelled(TaskAborted, CancelledError):  # noqa: N818 - as its bases
-    """The task was aborted before it ran; for `concurrent.futures` it is cancelled."""
+    """The task was aborted before it ran, or ended by force; for `concurrent.futures` it is cancelled."""
 
 
 class Reply:
@@ -209,6 +209,18 @@ def broken_off(error: BaseException, received: float) -> Loss:
     """Return the outcome for tasks that were under way when the connection ended for good."""
     text, kind = str(error), type(error)
     return Loss(lambda: kind(text), -1, "lost", received)
+
+
+def was_forced(outcome: Outcome, index: int) -> bool:
+    """Say whether a task that was to end by force has ended by that, and not by itself before."""
+    if not outcome.failed(index):
+        return False
+    return isinstance(outcome, Loss) or isinstance(outcome.error(index), KeyboardInterrupt)
+
+
+def cancelled_while_running(outcome: Outcome) -> Loss:
+    """Return what is said of a task that was ended by force."""
+    return Loss(lambda: Cancelled("the task was cancelled while it ran"), outcome.engine, "cancelled", outcome.received)
 
 
 def stall_of(stalled: m.Stalled) -> CollectiveStalled | None:

@@ -239,14 +239,25 @@ class Brain:
             self.queues.abort(bundle, max(0, abort.start), min(abort.stop, bundle.count), now)
 
     def _interrupt(self, client: Client, interrupt: m.Interrupt, frames: ev.Frames, now: float) -> None:
+        if interrupt.first:
+            self._interrupt_tasks(client, interrupt)
         for number in interrupt.targets:
             engine = self.registry.engines.get(number)
             if engine is not None and engine.visible and engine.control_up:
                 self.out.append(ev.Command(number, m.Interrupt([])))
 
+    def _interrupt_tasks(self, client: Client, interrupt: m.Interrupt) -> None:
+        first, start, stop = interrupt.first, interrupt.start, interrupt.stop
+        order = m.Interrupt([], client.number, first, start, stop)
+        for number in requests.holders(client, first, start, stop):
+            self.out.append(ev.Command(number, order))
+
     def _query(self, client: Client, query: m.Query, frames: ev.Frames, now: float) -> None:
         if query.what == "stacks":
             self.looks.query(client.number, query, now)
+        elif query.what == "holders":
+            task = (int(query.arguments.get(name, 0)) for name in ("first", "start", "stop"))
+            self.out.append(ev.Tell(client.number, m.Answer(query.request, requests.holders(client, *task))))
         else:
             self.out.append(ev.Tell(client.number, requests.answer(self, query, now)))
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hpc.controller.bundles import Client
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.walltime import short_of_time
 from hpc.errors import ranges
@@ -80,6 +81,13 @@ def n_waiting(brain: "Brain") -> int:
     """Count the load-balanced tasks that wait for an engine."""
     pools = brain.queues.pools
     return pools.common.waiting + sum(pool.waiting for pool in pools.restricted.values())
+
+
+def holders(client: Client, first: int, start: int, stop: int) -> list[int]:
+    """Return the engines that were sent some of tasks [start, stop) of a bundle, and have not ended them."""
+    bundle = client.bundles.get(first)
+    parts = [] if bundle is None else [p for p in bundle.parts if p.start < stop and start < p.stop and p.sent]
+    return sorted({part.engine.id for part in parts if part.engine is not None})
 
 
 def whom_to_stop(registry: Registry, targets: list[int] | None) -> list[Engine] | str:

@@ -205,7 +205,7 @@ class Control(threading.Thread):
         if type(message) is Revoke:
             self._revoke(message)
         elif type(message) is Interrupt:
-            self._place.interrupts.interrupt_task()
+            self._interrupt(message)
         elif type(message) is Look:
             self._place.lookout.answer(message, self._place, self._channel.send)
         elif type(message) is Stop:
@@ -213,6 +213,14 @@ class Control(threading.Thread):
             self._place.interrupts.leave(message.reason)
         elif type(message) is Goodbye:
             self._place.interrupts.leave(f"the controller has left: {message.reason}")
+
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        ledger, key = self._place.ledger, (interrupt.client, interrupt.first)
+
+        def is_meant() -> bool:
+            return ledger.key == key and interrupt.start <= ledger.begun_last() < interrupt.stop
+
+        self._place.interrupts.interrupt_task(is_meant if interrupt.first else None)
 
     def _revoke(self, revoke: Revoke) -> None:
         ledger, work = self._place.ledger, self._work

@@ -187,6 +187,11 @@ class Ledger:
             taken, self.held = self.held, []
             return taken
 
+    def begun_last(self) -> int:
+        """Return the offset of the task that runs. Takes no lock: signal handlers ask, too."""
+        part = self.slice
+        return self.running if part is None else part.base + part.taken() - 1
+
     def finish(self) -> None:
         """End the run; what it holds stays held."""
         with self.lock:

@@ -67,9 +67,16 @@ class Abort(Message, tag=18):
 
 
 class Interrupt(Message, tag=19):
-    """Raise KeyboardInterrupt in what the target engines run now. Also controller to engine, ``targets`` then empty."""
+    """Raise KeyboardInterrupt in what the target engines run now. Also controller to engine, ``targets`` then empty.
+
+    With ``first`` only in tasks [start, stop) of that bundle, wherever they run; ``client`` is 0 for the sender's own.
+    """
 
     targets: list[int]
+    client: int = 0
+    first: int = 0
+    start: int = 0
+    stop: int = 0
 
 
 class Query(Message, tag=20):
