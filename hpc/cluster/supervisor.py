@@ -110,6 +110,7 @@ class Supervisor:
             port=port,
             engine_port=self._options.engine_port if self._options.engine_port >= 0 else None,
             log_level=self._options.log_level,
+            policy=self._options.policy,
         )
         mine, theirs = socket.socketpair()
         self._link = LauncherLink(mine)

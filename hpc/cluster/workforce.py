@@ -170,7 +170,8 @@ class Workforce:
                 self._supervisor.send(m.Group(label, n, str(error)))
                 self._supervisor.fail(str(error))
                 return ""
-            command = tool.command(n, program, self._options.hostfile)
+            go_on = self._options.policy == "survivors"
+            command = tool.command(n, program, self._options.hostfile, go_on=go_on)
             said = self.mpirun = str(tool)
             if not self._options.hostfile:
                 environment = tool.environment(os.environ, n)

@@ -89,6 +89,7 @@ class Controller:
     ) -> None:
         self.options, self.files, self.server = options, files, server
         self.brain = Brain(grace_s=options.grace_s)
+        self.brain.restarts.policy = options.policy
         self.contacts = Contacts()
         self.outbox = Outbox(server, self.contacts)
         self.life = Life(server)
