@@ -196,6 +196,8 @@ def lost_engine(end: m.End) -> EngineLost:
         pid=end.pid,
         reason=end.reason.name.lower(),
         signal=end.signal if end.signal > 0 else None,
+        exit_code=end.exit_code if end.exit_code >= 0 and end.signal <= 0 else None,
+        stderr=end.stderr,
     )
 
 

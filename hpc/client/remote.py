@@ -173,12 +173,7 @@ class RemoteController:
             there = f"there are engines {ranges(list(roster.engines))}" if roster.engines else "there are no engines"
             if engine_id in roster.departed:
                 end = roster.departed[engine_id]
-                raise EngineLost(
-                    f"{describe_end(end)}; {there}",
-                    **{
-                        name: getattr(lost_engine(end), name) for name in ("engine_id", "rank", "host", "pid", "reason")
-                    },
-                )
+                raise EngineLost(f"{describe_end(end)}; {there}", **vars(lost_engine(end)))
             raise IndexError(f"there is no engine {engine_id}; {there}")
         return ids
 

@@ -1,5 +1,6 @@
 """What clients ask of a supervisor, by way of the controller: another number of engines, or what there is."""
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from hpc.wire import messages as m
 if TYPE_CHECKING:
     from hpc.cluster.workforce import Supervising
 
+# What ranks write last comes through their launcher, and takes a moment.
+LOG_S = 0.08
+
 
 class Orders:
     """Carries out orders, and asks the controller what must be known for that."""
@@ -20,6 +24,7 @@ class Orders:
         self._questions = questions
         self._workforce = workforce
         self._adaptation: Adaptation | None = None
+        self._logs_due: list[tuple[float, str, Callable[..., None]]] = []
 
     def __repr__(self) -> str:
         return f"<Orders of {self._workforce!r}, {self._adaptation or 'nothing to adapt to'}>"
@@ -49,6 +54,8 @@ class Orders:
                 self._adapt(arguments, answer)
             elif order.what == "restart":
                 self._restart(arguments["groups"], answer)
+            elif order.what == "log":
+                self._logs_due.append((time.monotonic() + LOG_S, str(arguments["label"]), answer))
             elif order.what == "groups":
                 answer([row._asdict() for row in self._workforce.rows()])
             else:
@@ -84,11 +91,15 @@ class Orders:
     def look_at(self) -> float:
         """When `look` is due, on the monotonic clock: at the load, or at groups that get new processes."""
         adapting = self._adaptation.look_at if self._adaptation is not None else float("inf")
-        return min(adapting, self._workforce.replacements.look_at)
+        logs = min((when for when, _, _ in self._logs_due), default=float("inf"))
+        return min(adapting, logs, self._workforce.replacements.look_at)
 
     def look(self, now: float) -> None:
         """Ask how much there is to do, and bring the number of engines to what that needs."""
         self._workforce.replacements.look(now)
+        while self._logs_due and self._logs_due[0][0] <= now:
+            _, label, answer = self._logs_due.pop(0)
+            answer(self._workforce.log_of(label))
         adaptation = self._adaptation
         if adaptation is None or now < adaptation.look_at:
             return

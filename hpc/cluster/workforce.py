@@ -126,6 +126,12 @@ class Workforce:
         """Return a group whose processes have not all ended."""
         return self._groups.get(label)
 
+    def log_of(self, label: str) -> list[str]:
+        """Return the last lines that a group has written, without what is written when all is well."""
+        child = next((child for child in self._supervisor.children.values() if child.label == label), None)
+        log = self._supervisor.logs / f"{label}.log"
+        return processes.what_it_said(processes.tail(log, start=child.log_start if child is not None else 0))
+
     def start_again(self, group: EngineGroup, replaces: str) -> None:
         """Start new processes for a group that has ended, for the ids that it had at the controller."""
         self._supervisor.log(f"starting {group.label} anew")
@@ -178,8 +184,9 @@ class Workforce:
         self._supervisor.log(f"starting {n} engines with {said}: {' '.join(command)}")
         self._supervisor.report(Event("launcher", f"starting {n} engines with {said}"))
         log = self._supervisor.logs / f"{label}.log"
+        log_start = processes.size_of(log)
         pid = children.execute(command, environment, log, signal.SIGTERM)
-        self._supervisor.children[pid] = Child("mpirun", pid, start_ticks(pid), label, log, n=n)
+        self._supervisor.children[pid] = Child("mpirun", pid, start_ticks(pid), label, log, n=n, log_start=log_start)
         self._note(EngineGroup(label, n, "running", pid, line=line))
         self._supervisor.send(m.Group(label, n))
         return label

@@ -11,6 +11,7 @@ from typing import Any, Final
 from hpc.controller import events as ev
 from hpc.controller import feeding, requests, walltime
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
+from hpc.controller.deaths import Deaths
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
 from hpc.controller.looks import Looks
@@ -50,6 +51,7 @@ class Brain:
         self.orders = Orders()
         self.restarts = Restarts(self.registry, self.membership, self.orders, self.out)
         self.membership.crashed = self.restarts.crashed
+        self.deaths = Deaths(self.registry, self.membership, self.orders, self.timers, self.out)
         self.looks = Looks(self.registry, self.timers, self.out)
         self.stalls = Stalls(self.registry, self.looks, self.timers, self.out)
         self._paces: dict[bytes, Pace] = {}
@@ -279,7 +281,7 @@ class Brain:
             self.out.append(self.orders.pass_on(client.number, order))
 
     def _answered(self, client: Client, answer: m.Answer, frames: ev.Frames, now: float) -> None:
-        self.out.extend(self.orders.answered(answer))
+        self.out.extend(self.orders.answered(answer, now))
 
     # ------------------------------------------------------------ engines
 
@@ -294,15 +296,16 @@ class Brain:
     def _engine_died(self, event: ev.EngineDied, now: float) -> None:
         engine = self.registry.engines.get(event.engine)
         if engine is not None:
-            self.membership.died(engine, event.signal, event.exit_code, now)
+            self.deaths.died(engine, event.signal, event.exit_code, now, oom=event.oom)
 
     def _process_ended(self, event: ev.ProcessEnded, now: float) -> None:
         engine = self.registry.by_process.get((event.host, event.pid))
         if engine is not None:
-            self.membership.died(engine, event.signal, event.exit_code, now, event.detail)
+            how = event.signal, event.exit_code, now, event.detail
+            self.deaths.died(engine, *how, oom=event.oom, reported=True)
 
     def _launch_ended(self, event: ev.LaunchEnded, now: float) -> None:
-        self.membership.launch_ended(event.label, event.detail, now)
+        self.deaths.launch_ended(event.label, event.stderr, now)
 
     def _engine_said(self, event: ev.EngineSaid, now: float) -> None:
         engine = self.registry.engines.get(event.engine)
@@ -336,7 +339,8 @@ class Brain:
             self.membership.lose(engine, goodbye.why, goodbye.reason, now)
             return
         detail = f"said goodbye: {goodbye.reason}" if goodbye.reason else "said goodbye"
-        self.membership.lose(engine, m.EndReason.GOODBYE, detail, now)
+        if not (goodbye.reason == "SIGTERM" and self.deaths.said_goodbye(engine, detail, now)):
+            self.membership.lose(engine, m.EndReason.GOODBYE, detail, now)
 
     def _closing(self, event: ev.Closing, now: float) -> None:
         for engine in self.registry.engines.values():
@@ -348,6 +352,8 @@ class Brain:
         for alarm, subject in self.timers.due(now):
             if alarm is Alarm.STUCK:
                 self.queues.stuck(subject, now)
+            elif alarm is Alarm.STATUS:
+                self.deaths.alarm(subject, now)
             elif alarm is Alarm.LOOK:
                 self.looks.alarm(subject, now)
             elif alarm is Alarm.STALL:

@@ -8,6 +8,7 @@ from typing import Final
 
 from hpc.controller.balance import AHEAD_S, LOW_S, Seat
 from hpc.controller.bundles import Part
+from hpc.controller.fates import Fate
 from hpc.errors import ranges
 from hpc.wire import messages as m
 
@@ -64,6 +65,7 @@ class Engine:
         "ends_at",
         "failed",
         "farewell",
+        "fate",
         "group",
         "holds",
         "id",
@@ -96,6 +98,7 @@ class Engine:
         self.ends_at = math.inf
         self.leaves_as = m.EndReason.SHUTDOWN
         self.farewell = Farewell.NONE
+        self.fate = Fate()
         self.direct: deque[Part] = deque()
         self.sent: deque[Part] = deque()
         self.n_tasks = 0
@@ -178,10 +181,12 @@ class Engine:
             elif shelf is Shelf.LEAN:
                 pool.lean[number] = seat
 
-    def end(self, reason: m.EndReason, signal: int = -1, exit_code: int = -1, detail: str = "") -> m.End:
+    def end(
+        self, reason: m.EndReason, signal: int = -1, exit_code: int = -1, detail: str = "", stderr: str = ""
+    ) -> m.End:
         """Describe how the engine ended."""
         info = self.info
-        return m.End(self.id, info.rank, info.host, info.pid, reason, signal, exit_code, detail)
+        return m.End(self.id, info.rank, info.host, info.pid, reason, signal, exit_code, detail, stderr)
 
 
 class Group:

@@ -142,7 +142,10 @@ class EngineRow(Message):
 
 
 class End(Message):
-    """How an engine ended. ``signal`` and ``exit_code`` are -1 where they are not known; ``detail`` is for people."""
+    """How an engine ended. ``signal`` and ``exit_code`` are -1 where they are not known; ``detail`` is for people.
+
+    ``stderr`` has the last lines that it, or its launcher, wrote there.
+    """
 
     id: int
     rank: int
@@ -152,6 +155,7 @@ class End(Message):
     signal: int = -1
     exit_code: int = -1
     detail: str = ""
+    stderr: str = ""
 
 
 class Engines(Message, tag=65):
