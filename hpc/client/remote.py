@@ -11,6 +11,7 @@ from hpc.client import lookout
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.balanced import LoadBalancedView
 from hpc.client.connecting import Address, Target, new_peer
+from hpc.client.debugging import debug, engine_of
 from hpc.client.group import Group
 from hpc.client.link import Link
 from hpc.client.outcome import lost_engine
@@ -19,7 +20,7 @@ from hpc.client.restart import restart
 from hpc.client.roster import describe_end
 from hpc.client.view import DirectView
 from hpc.client.waitengines import wait_for_engines
-from hpc.errors import EngineLost, NoEngines, ranges
+from hpc.errors import CompositeError, EngineLost, NoEngines, RemoteError, ranges
 from hpc.wire import messages as m
 from hpc.wire.stacks import Stacks
 
@@ -254,6 +255,14 @@ class RemoteController:
         """
         ids = None if targets == "all" else self._ids_of(targets)
         return lookout.stacks(self._connected(), ids)
+
+    def debug(self, what: int | RemoteError | CompositeError) -> None:
+        """Open the debugger (pdb) on what a task raised: on an engine, the last that failed there, or by an error.
+
+        Commands are read from here (``p x``, ``up``, ``where``, ``l``; ``q`` ends it) and carried out on the engine, as
+        tasks: it has to be idle, and goes on with its work between two of them.
+        """
+        debug(self._connected(), self._ids_of(engine_of(what))[0])
 
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
         """End tasks that no engine has begun: those of the given results, by default all of this client."""

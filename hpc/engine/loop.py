@@ -13,6 +13,7 @@ from hpc.engine.deposit import Deposits
 from hpc.engine.functions import FunctionTable
 from hpc.engine.interrupts import Leave
 from hpc.engine.partials import Partials
+from hpc.engine.postmortem import PostMortem
 from hpc.engine.results import own, transmission
 from hpc.engine.shell import Shell
 from hpc.engine.work import Runner
@@ -41,7 +42,13 @@ class Loop:
         self._place = place
         self._identity = identity
         self._lease_s = lease_s
-        parts = (namespace := place.namespace, Deposits(namespace), Partials(namespace), Shell(namespace))
+        parts = (
+            namespace := place.namespace,
+            Deposits(namespace),
+            Partials(namespace),
+            Shell(namespace),
+            PostMortem(place.lookout, identity),
+        )
         self._functions = FunctionTable({name: call for part in parts for name, call in part.builtins.items()})
         self._busy_since = 0.0
         place.flush = self._flush_between_tasks
