@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from hpc.controller.balance import AHEAD_S, LOW_S, Seat
 from hpc.controller.bundles import Part
@@ -202,7 +202,7 @@ class Group:
         "name",
         "size",
         "visible",
-        "watched",
+        "watch",
     )
 
     def __init__(self, name: str, size: int, base: int) -> None:
@@ -212,8 +212,8 @@ class Group:
         self.members: dict[int, Engine] = {}
         self.n_ready = 0
         self.visible = False
-        # Whether `hpc.controller.stalls` looks at it now and then.
-        self.watched = False
+        # Of `hpc.controller.stalls`, which looks at it now and then while it works.
+        self.watch: Any = None
         # Why the group can never be complete.
         self.doomed = ""
         # The member whose end took the others along, and when the latest of them ended.
@@ -240,6 +240,7 @@ class Registry:
         self.next_id = 0
         # What every launch was: the name of the latest with this first id, and its size.
         self.launches: dict[int, tuple[str, int]] = {}
+        self._replaced: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<Registry {len(self.engines)} engines in {len(self.groups)} groups, next id {self.next_id}>"
@@ -251,6 +252,8 @@ class Registry:
             return known
         if not 0 <= info.rank < info.size <= MAX_GROUP_SIZE:
             return f"rank {info.rank} of {info.size} cannot be"
+        if info.group in self._replaced:
+            return f"group {info.group} was started anew meanwhile, as {self._replaced[info.group]}"
         group = self.groups.get(info.group)
         if group is None:
             base = self._base(info)
@@ -259,10 +262,13 @@ class Registry:
             group = self.groups[info.group] = Group(info.group, info.size, base)
             self.next_id = max(self.next_id, base + info.size)
             self.launches[base] = info.group, info.size
+            if info.replaces:
+                self._replaced[info.replaces] = info.group
+                old = self.groups.pop(info.replaces, None)
+                for member in old.members.values() if old is not None else ():
+                    self.by_uuid.pop(member.info.uuid, None)
         if group.doomed:
             return group.doomed
-        if self.launches[group.base][0] != group.name:
-            return f"group {group.name} was started anew meanwhile, as {self.launches[group.base][0]}"
         if group.size != info.size:
             return f"group {info.group} has {group.size} ranks, this engine says {info.size}"
         other = group.members.get(info.rank)

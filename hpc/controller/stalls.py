@@ -17,6 +17,7 @@ from hpc.wire import messages as m
 # Work is looked at when it has lasted so long, and then this often; less and less often while nothing is wrong.
 LOOK_S: Final = 1.0
 LONGEST_LOOK_S: Final = 15.0
+LESS_OFTEN: Final = 1.5
 # How long ranks must have stayed where they are: when another one failed or returned, when it was never asked to take
 # part, and when all ranks are in MPI, but in different operations (of which a large one may take its time).
 ENDED_S: Final = 1.5
@@ -31,7 +32,7 @@ class Watch:
         self.group = group
         self.picture: object = None
         self.since = 0.0
-        self.wait_s = LOOK_S
+        self.wait_s = float("inf")
         self.told: set[tuple[int, int]] = set()
 
     def __repr__(self) -> str:
@@ -56,9 +57,15 @@ class Stalls:
         engines = self._registry.engines
         for number in targets:
             engine = engines.get(number)
-            if engine is not None and engine.group.size > 1 and not engine.group.watched:
-                engine.group.watched = True
-                self._timers.set(now + self.look_s, Alarm.STALL, Watch(engine.group))
+            if engine is None or engine.group.size == 1:
+                continue
+            watch = engine.group.watch
+            if watch is None:
+                watch = engine.group.watch = Watch(engine.group)
+            elif watch.wait_s <= self.look_s:
+                continue
+            watch.wait_s = self.look_s
+            self._timers.set(now + self.look_s, Alarm.STALL, watch)
 
     def alarm(self, watch: Watch, now: float) -> None:
         """Look at a group, if it still works."""
@@ -66,7 +73,7 @@ class Stalls:
         working = [engine for engine in members if engine.sent]
         if not working:
             self._clear(watch)
-            watch.group.watched = False
+            watch.group.watch = None
             return
 
         def decide(sights: dict[int, m.Sight], now: float) -> None:
@@ -86,7 +93,7 @@ class Stalls:
             watch.picture, watch.since = (picture if certain else None), now
         elif not watch.told and now >= watch.since + self._patience_s(inside, [sights[e.id] for e in idle]):
             self._report(watch, working, rows(members, sights))
-        watch.wait_s = self.look_s if certain else min(watch.wait_s * 1.5, LONGEST_LOOK_S)
+        watch.wait_s = self.look_s if certain else min(watch.wait_s * LESS_OFTEN, LONGEST_LOOK_S)
         self._timers.set(now + watch.wait_s, Alarm.STALL, watch)
 
     def _patience_s(self, inside: list[m.Sight], idle: list[m.Sight]) -> float:

@@ -1,6 +1,5 @@
 """What the main thread of this engine does, as the control thread sees it, and what its last failed task left."""
 
-import dis
 import linecache
 import sys
 import threading
@@ -23,6 +22,8 @@ _ATTRIBUTES: Final = frozenset(("LOAD_ATTR", "LOAD_METHOD"))
 # Names that nothing but MPI has, for communicators that cannot be looked up from outside of the frame.
 _CERTAIN: Final = frozenset(
     (
+        "barrier",
+        "bcast",
         "allreduce",
         "allgather",
         "allgatherv",
@@ -133,6 +134,8 @@ def _called(code: CodeType, lasti: int) -> list[str]:
 
     The source may not be here; but the instructions that load a function begin in the same place of it as the call.
     """
+    import dis  # which is slow to import, and seldom needed
+
     instructions = list(dis.get_instructions(code))
     at = next((n for n, one in enumerate(instructions) if one.offset == lasti), None)
     if at is None or not instructions[at].opname.startswith(("PRECALL", "CALL")):
@@ -149,6 +152,8 @@ def _called(code: CodeType, lasti: int) -> list[str]:
             names = [str(one.argval)]
         elif one.opname in _ATTRIBUTES and names:
             names.append(str(one.argval))
+        elif one.opname.startswith("CALL") and names:
+            names = [f"{'.'.join(names)}()"]
     return names
 
 
@@ -156,7 +161,7 @@ def _is_mpi(frame: FrameType, chain: list[str], comm: Any, size: int) -> tuple[b
     """Say whether a call is one of MPI, and whether all ranks of the group have to take part in it."""
     if len(chain) < 2 or comm is None:
         return False, False
-    owner = _look_up(frame, chain[:-1])
+    owner = comm if chain[:-1] == ["hpc.comm()"] else _look_up(frame, chain[:-1])
     if owner is None:
         return chain[-1].lower() in _CERTAIN, False
     if not type(owner).__module__.startswith("mpi4py"):
