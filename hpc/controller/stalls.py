@@ -62,6 +62,11 @@ class Stalls:
             watch = engine.group.watch
             if watch is None:
                 watch = engine.group.watch = Watch(engine.group)
+            elif watch.told:
+                # Perhaps this is what they wait for: whoever waits for them is to wait on, until the next look.
+                self._clear(watch)
+                watch.picture = None
+                continue
             elif watch.wait_s <= self.look_s:
                 continue
             watch.wait_s = self.look_s

@@ -97,6 +97,14 @@ def test_a_rank_that_was_not_asked():
     assert stalled.first == first
 
 
+def test_new_work_for_a_stalled_group_lets_its_clients_wait_again():
+    bench = group()
+    first = bench.submit(2, m.Kind.EACH, [0, 2])
+    assert watch(bench, 8.0, e0=inside(first), e2=inside(first))
+    bench.submit(1, m.Kind.CALLS, [1])
+    assert [(stalled.first, stalled.rows) for stalled in bench.messages(m.Stalled)] == [(first, [])]
+
+
 def test_different_operations():
     bench = group(2)
     first = bench.submit(2, m.Kind.EACH, [0, 1])
