@@ -258,8 +258,7 @@ class Brain:
         if query.what == "stacks":
             self.looks.query(client.number, query, now)
         elif query.what == "holders":
-            task = (int(query.arguments.get(name, 0)) for name in ("first", "start", "stop"))
-            self.out.append(ev.Tell(client.number, m.Answer(query.request, requests.holders(client, *task))))
+            self.out.append(ev.Tell(client.number, requests.who_holds(client, query)))
         else:
             self.out.append(ev.Tell(client.number, requests.answer(self, query, now)))
 

@@ -53,7 +53,7 @@ class Looks:
         engines = list(self._registry.visible())
         if targets is not None:
             known = {engine.id: engine for engine in engines}
-            if not isinstance(targets, list) or any(number not in known for number in targets):
+            if not isinstance(targets, list) or not all(isinstance(n, int) and n in known for n in targets):
                 error = f"there are not all of the engines {targets!r}; {self._registry.describe_ids()}"
                 self._out.append(Tell(client, m.Answer(query.request, None, error)))
                 return

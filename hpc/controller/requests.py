@@ -90,6 +90,14 @@ def holders(client: Client, first: int, start: int, stop: int) -> list[int]:
     return sorted({part.engine.id for part in parts if part.engine is not None})
 
 
+def who_holds(client: Client, query: m.Query) -> m.Answer:
+    """Answer the query ``holders``: which engines run tasks [``start``, ``stop``) of the bundle ``first``."""
+    first, start, stop = (query.arguments.get(name) for name in ("first", "start", "stop"))
+    if isinstance(first, int) and isinstance(start, int) and isinstance(stop, int):
+        return m.Answer(query.request, holders(client, first, start, stop))
+    return m.Answer(query.request, None, f"{query.arguments} names no tasks")
+
+
 def whom_to_stop(registry: Registry, targets: list[int] | None) -> list[Engine] | str:
     """Return the engines that a request to end engines is about, or why it cannot be granted.
 

@@ -11,6 +11,7 @@ from hpc.controller.engines import Group, Registry
 from hpc.controller.events import Action, Tell
 from hpc.controller.membership import Membership, describe_end
 from hpc.controller.orders import Orders
+from hpc.errors import ProtocolError
 from hpc.wire import messages as m
 
 POLICIES: Final = ("report", "restart", "survivors")
@@ -45,7 +46,10 @@ class Restarts:
     def order(self, client: int, order: m.Order) -> None:
         """Carry out ``restart`` (of the launches of the engines ``targets``) or ``policy`` (for these launches)."""
         arguments: dict[str, Any] = order.arguments
-        launches = self._registry.launched(arguments.get("targets"))
+        targets = arguments.get("targets")
+        if targets is not None and not (isinstance(targets, list) and all(isinstance(n, int) for n in targets)):
+            raise ProtocolError(f"{targets!r} are no engines")
+        launches = self._registry.launched(targets)
         policy = arguments.get("policy", self.policy)
         if isinstance(launches, str):
             self._out.append(Tell(client, m.Answer(order.request, None, launches)))
