@@ -177,6 +177,8 @@ class Workforce:
                 self._supervisor.fail(str(error))
                 return ""
             go_on = self._options.policy == "survivors"
+            if go_on and tool.flavour != "Open MPI":
+                self._supervisor.log(f"{tool} may end all ranks when one crashes, in spite of the policy 'survivors'")
             command = tool.command(n, program, self._options.hostfile, go_on=go_on)
             said = self.mpirun = str(tool)
             if not self._options.hostfile:
