@@ -16,6 +16,9 @@ class Alarm(Enum):
     TIME = "time"
     LOOK = "look"
     STALL = "stall"
+    PATIENCE = "patience"
+    ASK = "ask"
+    ROOM = "room"
 
 
 class Timers:

@@ -49,5 +49,7 @@ class EndReason(IntEnum):
     NO_ENGINES = 8
     WALLTIME = 9
     PREEMPTED = 10
+    DEPENDENCY = 16
+    TIMEOUT = 17
     OUT_OF_MEMORY = 20
     MPI_ABORT = 21
