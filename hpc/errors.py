@@ -76,7 +76,15 @@ class DependencyError(HpcError):
 
 
 class CollectiveStalled(HpcError):  # noqa: N818 - a public name
-    """A collective operation of a group cannot complete."""
+    """A collective operation of a group cannot complete: some ranks wait in MPI for others that will not come.
+
+    Attributes
+    ----------
+    stacks : mapping of int to frames, optional
+        Where the engines of the group were; its text is the picture that stands in the message, too.
+    """
+
+    stacks: Mapping[int, object] | None = None
 
 
 class EngineLost(HpcError):  # noqa: N818 - a public name
@@ -87,9 +95,12 @@ class EngineLost(HpcError):  # noqa: N818 - a public name
     engine_id, rank, host, pid : int, int, str, int
         Which engine it was; ``engine_id`` is -1 where none was involved yet.
     reason : str
-        ``signal``, ``exit``, ``vanished``, ``shutdown``, ``group``, ``goodbye``, ``walltime`` or ``preempted``.
-    signal : int or None
-        The signal that ended it, where it is known.
+        ``signal``, ``out_of_memory``, ``mpi_abort``, ``exit``, ``vanished``, ``shutdown``, ``group``, ``goodbye``,
+        ``walltime`` or ``preempted``.
+    signal, exit_code : int or None
+        The signal that ended it, or its exit status, where it is known.
+    stderr : str
+        The last lines that it, or its launcher, wrote there, '' where they are not known.
     """
 
     def __init__(
@@ -102,10 +113,13 @@ class EngineLost(HpcError):  # noqa: N818 - a public name
         pid: int = 0,
         reason: str = "",
         signal: int | None = None,
+        exit_code: int | None = None,
+        stderr: str = "",
     ) -> None:
         super().__init__(text)
         self.engine_id, self.rank, self.host, self.pid = engine_id, rank, host, pid
         self.reason, self.signal = reason, signal
+        self.exit_code, self.stderr = exit_code, stderr
 
 
 class RemoteError(HpcError):

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "stop": ("stop", "End a cluster, leave nothing behind."),
     "list": ("listing", "List the clusters of this user, also those that are gone."),
     "status": ("status", "Show a cluster's controller and engines."),
+    "stacks": ("stacks", "Show where the engines of a cluster are, also while they sit in C code or in MPI."),
     "logs": ("logs", "Show what controller and engines have logged."),
     "doctor": ("doctor", "Check this machine, its MPI and its scheduler for what clusters need."),
     "run": ("run", "Start a cluster, run a script as its client, end it."),

@@ -25,6 +25,7 @@ EXIT_S = 2.0
 @click.option("--name", help="Name of the cluster.  [default: the newest that is running]")
 @click.option("--mpi/--no-mpi", default=None, help="Take part in MPI.  [default: if mpirun or srun started this]")
 @click.option("--label", default="", hidden=True, help="What whoever starts this group calls it.")
+@click.option("--replaces", default="", hidden=True, help="The group whose ids this one is to have.")
 @click.option(
     "--resource",
     "resources",

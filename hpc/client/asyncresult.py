@@ -4,11 +4,12 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, _base, wait
 from typing import TYPE_CHECKING, Any
 
-from hpc.client.bundle import Mark
+from hpc.client.bundle import Bundle, Mark
 from hpc.client.facts import Facts
 from hpc.client.metadata import Pieces, output
 from hpc.client.outcome import Loss, Outcome
 from hpc.client.roster import log
+from hpc.client.waiting import Parker
 from hpc.wire import messages as m
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class AsyncResult(Facts, Future[Any]):
     _hooks: list[Callable[[Any], object]] | None = None
     _parts: "tuple[AsyncResult, ...]" = ()  # what `split` has made
     _listener: Callable[[], object] | None = None  # called, by the receiver, when there is output or a result
+    _stall: BaseException | None = None  # why it cannot end by itself
+    _awaiting: Callable[[BaseException], object] | None = None  # tells a coroutine that waits of a stall
 
     def __init__(self, link: "Link", name: str, target: int = -1) -> None:  # the base class would make a lock for each
         self._link = link
@@ -120,12 +123,35 @@ class AsyncResult(Facts, Future[Any]):
     def wait(self, timeout: float | None = None, return_when: str | None = None) -> Any:
         """Wait until all tasks have ended; False if ``timeout`` seconds pass first.
 
+        Raises `CollectiveStalled` if they cannot end by themselves. This result stays open then: an interrupt, new work
+        for the missing ranks, or `cancel` may end it.
+
         With ``return_when``, a constant of `concurrent.futures` such as ``FIRST_EXCEPTION``, wait for that, and return
         two sets of the results that `split` gives, those that have ended and the others.
         """
         if return_when is not None:
             return wait(self.split(), timeout, return_when)
-        return self._state is not PENDING or self._link.wait(self.done, timeout, self._waiters)
+        if self._state is not PENDING or self._link.wait(self._is_over, timeout, self._waiters):
+            if self._state is PENDING and self._stall is not None:
+                raise self._stall
+            return True
+        return False
+
+    def _is_over(self) -> bool:
+        return self._state is not PENDING or self._stall is not None
+
+    def stall(self, error: BaseException | None) -> None:
+        """Take note that it cannot end by itself, or, with None, that it can after all; for the receiver only."""
+        self._stall = error
+        if error is None or self._state is not PENDING:
+            return
+        for watcher in list(self._watchers or ()):
+            if isinstance(watcher, Parker):
+                watcher.wake()
+        for part in self._parts:
+            part.stall(error)
+        if self._awaiting is not None:
+            self._awaiting(error)
 
     def get(self, timeout: float | None = None, return_exceptions: bool = False) -> Any:
         """Wait and return the value, or raise what the task raised; `TimeoutError` after ``timeout`` seconds.
@@ -181,7 +207,11 @@ class AsyncResult(Facts, Future[Any]):
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio  # 25 ms that a program without coroutines need not spend
 
-        return asyncio.wrap_future(self).__await__()
+        loop, future = asyncio.get_running_loop(), asyncio.wrap_future(self)
+        self._awaiting = lambda error: loop.call_soon_threadsafe(
+            lambda: None if future.done() else future.set_exception(error)
+        )
+        return future.__await__()
 
     # ------------------------------------------------------------ ending early
 
@@ -195,17 +225,39 @@ class AsyncResult(Facts, Future[Any]):
 
     def abort(self) -> None:
         """End what no engine has begun; what runs goes on. Return without waiting for it."""
+        for bundle, start, stop in self._open():
+            self._link.order(m.Abort(bundle.first, start, stop))
+
+    def _open(self) -> list[tuple[Bundle, int, int]]:
+        """Return the bundles that its tasks are in and that have not ended, and in which range of each they are."""
         wanted = set(self._numbers())
         link = self._link
         link.outbox.flush()
+        found = []
         for bundle in list(link.inbox.bundles.values()):
             mine = [n - bundle.first for n in range(bundle.first, bundle.first + bundle.count) if n in wanted]
             if mine:
-                link.order(m.Abort(bundle.first, mine[0], mine[-1] + 1))
+                found.append((bundle, mine[0], mine[-1] + 1))
+        return found
 
-    def cancel(self) -> bool:
-        """Abort, and say whether it came in time."""
+    def cancel(self, force: bool = False, grace: float = 3.0) -> bool:
+        """Abort, and say whether nothing of it has run to its end.
+
+        With ``force`` what runs is ended, too: by `KeyboardInterrupt`, and where that has not helped after ``grace``
+        seconds (code in C, or in MPI), by giving the engines, and the other ranks of their groups, new processes. Then
+        everything on them is lost.
+
+        Raises
+        ------
+        HpcError
+            The engines hear no interrupt, and cannot be given new processes; it says why.
+        """
         if self.done():
+            return self.cancelled()
+        if force:
+            from hpc.client.forcing import end_by_force
+
+            end_by_force(self, grace)
             return self.cancelled()
         self.abort()
         # The controller answers in order; tasks that an engine held already have to be asked back from it first.

@@ -98,14 +98,19 @@ class Taker(Protocol):
         """Return how many pieces of output came."""
         ...
 
+    def stall(self, error: BaseException | None) -> None:
+        """Take note that tasks of it cannot end by themselves, or, with None, that they can after all."""
+        ...
+
 
 class Bundle:
     """Base of both: tasks ``first`` to ``first + count - 1``, of which ``left`` have not ended."""
 
-    __slots__ = ("count", "first", "left", "placement")
+    __slots__ = ("count", "first", "forced", "left", "placement")
 
     def __init__(self, first: int, count: int, placement: Placement) -> None:
         self.first, self.count, self.left, self.placement = first, count, count, placement
+        self.forced: frozenset[int] = frozenset()  # which tasks are to end, whatever they do
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.first}+{self.count}, {self.left} left>"
@@ -120,6 +125,10 @@ class Bundle:
 
     def heard(self, offset: int) -> int:
         """Return how many pieces of output of a task came."""
+        raise NotImplementedError
+
+    def stall(self, error: BaseException | None) -> None:
+        """Hand over why tasks cannot end by themselves."""
         raise NotImplementedError
 
 
@@ -193,6 +202,11 @@ class CallsBundle(Bundle):
         """Return how many pieces of output of a task came."""
         return self.results[offset].heard(0)
 
+    def stall(self, error: BaseException | None) -> None:
+        """Hand over why tasks cannot end by themselves."""
+        for result in self.results:
+            result.stall(error)
+
 
 class Part(NamedTuple):
     """Which tasks of a result a bundle is about: ``size`` of them, from ``base`` on."""
@@ -222,3 +236,7 @@ class PartBundle(Bundle):
     def heard(self, offset: int) -> int:
         """Return how many pieces of output of a task came."""
         return self.taker.heard(self.base + offset)
+
+    def stall(self, error: BaseException | None) -> None:
+        """Hand over why tasks cannot end by themselves."""
+        self.taker.stall(error)

@@ -43,6 +43,17 @@ class Group:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def restart(self, timeout: float | None = 60.0) -> None:
+        """Give the group new processes under the same ids; see `RemoteController.restart_engines`."""
+        self._rc.restart_engines(self.ids, timeout)
+
+    def set_policy(self, policy: str) -> None:
+        """Say what comes of it when an engine of the group crashes: ``"report"`` or ``"restart"``.
+
+        ``"survivors"`` is for a group that was started so: elsewhere its launcher ends the other ranks.
+        """
+        self._rc.order("policy", targets=self.ids, policy=policy)
+
     @property
     def root(self) -> int:
         """The engine with rank 0."""

@@ -97,8 +97,10 @@ class GroupResult(AsyncResult):
     def __iter__(self) -> Iterator[Any]:
         """Yield the values in the order of the targets, each as soon as it is there."""
         for task in range(len(self.targets)):
-            self._link.wait(lambda task=task: self._outcomes[task] is not None)  # type: ignore[misc]
+            self._link.wait(lambda task=task: self._outcomes[task] is not None or self._stall)  # type: ignore[misc]
             slot = self._outcomes[task]
+            if slot is None and self._stall is not None:
+                raise self._stall
             if slot is not None:
                 yield unwrap(*slot)
 

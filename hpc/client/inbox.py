@@ -9,11 +9,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hpc.client.bundle import Bundle
-from hpc.client.outcome import Loss, Outcome, Reply, broken_off, loss_of, lost_engine, malformed
+from hpc.client.outcome import (
+    Loss,
+    Outcome,
+    Reply,
+    broken_off,
+    cancelled_while_running,
+    loss_of,
+    lost_engine,
+    malformed,
+    stall_of,
+    was_forced,
+)
 from hpc.client.roster import Roster, log
 from hpc.errors import ConnectError, ProtocolError
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
+from hpc.wire.stacks import Stacks
 
 # Output that has not come by then, after the result, does not hold the result up any longer.
 HOLD_S = 1.0
@@ -84,6 +96,8 @@ class Inbox:
             self._ended(message)
         elif isinstance(message, m.Engines):
             self._engines(message)
+        elif isinstance(message, m.Stalled):
+            self._stalled(message)
         elif isinstance(message, m.Output):
             self._output(message)
         elif isinstance(message, m.Answer):
@@ -117,8 +131,17 @@ class Inbox:
                 if not held.is_complete() and item.engine in self.roster.engines:
                     self.held.append(held)
                     continue
-            bundle.deliver(item.start, item.stop, outcome, 0)
-            self._forget_if_done(bundle)
+            self._deliver(bundle, item.start, item.stop, outcome)
+
+    def _deliver(self, bundle: Bundle, start: int, stop: int, outcome: Outcome) -> None:
+        if bundle.forced:
+            for offset in range(start, stop):
+                forced = offset in bundle.forced and was_forced(outcome, offset - start)
+                one = cancelled_while_running(outcome) if forced else outcome
+                bundle.deliver(offset, offset + 1, one, 0 if forced else offset - start)
+        else:
+            bundle.deliver(start, stop, outcome, 0)
+        self._forget_if_done(bundle)
 
     def _output(self, message: m.Output) -> None:
         bundle = self.bundles.get(message.first)
@@ -128,12 +151,20 @@ class Inbox:
         if self.held:
             self.release(lambda held: held.bundle is bundle and held.is_complete())
 
+    def _stalled(self, message: m.Stalled) -> None:
+        bundle = self.bundles.get(message.first)
+        if bundle is not None:
+            error = stall_of(message)
+            if error is not None:
+                what = Stacks(message.rows).summary
+                self.calls.append(lambda: log.warning("a collective operation cannot complete: %s", what))
+            bundle.stall(error)
+
     def release(self, due: "Callable[[_Held], bool]") -> None:
         """Deliver what was held for the sake of its output."""
         for held in self.held[:]:
             if due(held):
-                held.bundle.deliver(held.start, held.stop, held.reply, 0)
-                self._forget_if_done(held.bundle)
+                self._deliver(held.bundle, held.start, held.stop, held.reply)
                 self.held.remove(held)
 
     def release_old(self) -> None:
@@ -145,8 +176,7 @@ class Inbox:
         bundle = self.bundles.get(message.first)
         if bundle is None:
             return
-        bundle.deliver(message.start, message.stop, loss_of(message, time.time()), 0)
-        self._forget_if_done(bundle)
+        self._deliver(bundle, message.start, message.stop, loss_of(message, time.time()))
 
     def _engines(self, message: m.Engines) -> None:
         for end in self.roster.update(message):

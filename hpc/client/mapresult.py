@@ -188,8 +188,11 @@ class MapResult(AsyncResult):
             return next(islice(self._arrived, taken, None), None)
 
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        self._link.wait(lambda: find() or self.done(), left_s, self._waiters)
-        return find()
+        self._link.wait(lambda: find() or self._is_over(), left_s, self._waiters)
+        part = find()
+        if part is None and not self.done() and self._stall is not None:
+            raise self._stall
+        return part
 
     def _yield(self, part: _Range) -> Iterator[Any]:
         start, stop, outcome, index = part

@@ -12,6 +12,7 @@ from hpc.client.roster import Roster, describe_end
 from hpc.client.sources import with_sources
 from hpc.dataplane.arrival import route_of
 from hpc.errors import (
+    CollectiveStalled,
     DependencyError,
     EngineLost,
     HpcError,
@@ -24,10 +25,11 @@ from hpc.errors import (
 from hpc.wire import codec, failures, objects
 from hpc.wire import messages as m
 from hpc.wire.session import Frame
+from hpc.wire.stacks import Stacks
 
 
 class Cancelled(TaskAborted, CancelledError):  # noqa: N818 - as its bases
-    """The task was aborted before it ran; for `concurrent.futures` it is cancelled."""
+    """The task was aborted before it ran, or ended by force; for `concurrent.futures` it is cancelled."""
 
 
 class Reply:
@@ -203,6 +205,8 @@ def lost_engine(end: m.End) -> EngineLost:
         pid=end.pid,
         reason=end.reason.name.lower(),
         signal=end.signal if end.signal > 0 else None,
+        exit_code=end.exit_code if end.exit_code >= 0 and end.signal <= 0 else None,
+        stderr=end.stderr,
     )
 
 
@@ -216,3 +220,29 @@ def broken_off(error: BaseException, received: float) -> Loss:
     """Return the outcome for tasks that were under way when the connection ended for good."""
     text, kind = str(error), type(error)
     return Loss(lambda: kind(text), -1, "lost", received)
+
+
+def was_forced(outcome: Outcome, index: int) -> bool:
+    """Say whether a task that was to end by force has ended by that, and not by itself before."""
+    if not outcome.failed(index):
+        return False
+    return isinstance(outcome, Loss) or isinstance(outcome.error(index), KeyboardInterrupt)
+
+
+def cancelled_while_running(outcome: Outcome) -> Loss:
+    """Return what is said of a task that was ended by force."""
+    return Loss(lambda: Cancelled("the task was cancelled while it ran"), outcome.engine, "cancelled", outcome.received)
+
+
+def stall_of(stalled: m.Stalled) -> CollectiveStalled | None:
+    """Return the error that says why tasks will not end by themselves; None if they go on after all."""
+    if not stalled.rows:
+        return None
+    stacks = Stacks(stalled.rows)
+    error = CollectiveStalled(
+        f"a collective operation cannot complete:\n{stacks}\n\n"
+        "The ranks in it go on waiting, and hear no interrupt there: rc.restart_engines() gives the group new processes"
+        " under the same ids, result.cancel(force=True) does so if nothing else helps."
+    )
+    error.stacks = stacks
+    return error

@@ -8,18 +8,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from hpc.client import lookout
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.balanced import LoadBalancedView
 from hpc.client.connecting import Address, Target, new_peer
+from hpc.client.debugging import debug, engine_of
 from hpc.client.group import Group
 from hpc.client.link import Link
 from hpc.client.outcome import lost_engine
 from hpc.client.parts import Layout
+from hpc.client.restart import restart
 from hpc.client.roster import describe_end
 from hpc.client.view import DirectView
 from hpc.client.waitengines import wait_for_engines
-from hpc.errors import EngineLost, NoEngines, ranges
+from hpc.errors import CompositeError, EngineLost, NoEngines, RemoteError, ranges
 from hpc.wire import messages as m
+from hpc.wire.stacks import Stacks
 
 # How long engines may take to leave after they were told to.
 SHUTDOWN_S = 10.0
@@ -175,12 +179,7 @@ class RemoteController:
             there = f"there are engines {ranges(list(roster.engines))}" if roster.engines else "there are no engines"
             if engine_id in roster.departed:
                 end = roster.departed[engine_id]
-                raise EngineLost(
-                    f"{describe_end(end)}; {there}",
-                    **{
-                        name: getattr(lost_engine(end), name) for name in ("engine_id", "rank", "host", "pid", "reason")
-                    },
-                )
+                raise EngineLost(f"{describe_end(end)}; {there}", **vars(lost_engine(end)))
             raise IndexError(f"there is no engine {engine_id}; {there}")
         return ids
 
@@ -258,6 +257,23 @@ class RemoteController:
             name: answer[name] for name in ("unassigned", "short_of_time", "stranded", "dependent")
         }
 
+    def stacks(self, targets: int | Iterable[int] | str = "all") -> Stacks:
+        """Return where the main thread of each engine is, also while it sits in C code or in MPI.
+
+        The result maps engine ids to their frames, the outermost first; its text is the picture of all of them, with
+        engines in the same place together.
+        """
+        ids = None if targets == "all" else self._ids_of(targets)
+        return lookout.stacks(self._connected(), ids)
+
+    def debug(self, what: int | RemoteError | CompositeError) -> None:
+        """Open the debugger (pdb) on what a task raised: on an engine, the last that failed there, or by an error.
+
+        Commands are read from here (``p x``, ``up``, ``where``, ``l``; ``q`` ends it) and carried out on the engine, as
+        tasks: it has to be idle, and goes on with its work between two of them.
+        """
+        debug(self._connected(), self._ids_of(engine_of(what))[0])
+
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
         """End tasks that no engine has begun: those of the given results, by default all of this client."""
         self._abort(results, [], everything=True)
@@ -290,6 +306,18 @@ class RemoteController:
             It cannot be done, or there is no supervisor; it says why.
         """
         return self._connected().request(lambda number: m.Order(number, what, arguments))
+
+    def restart_engines(self, targets: int | Iterable[int] | str = "all", timeout: float | None = 60.0) -> None:
+        """Give engines new processes under the same ids, by whole groups; return when these are there.
+
+        All that the old ones have is lost: names, communicators, and what they run, which ends as `EngineLost`. Engines
+        that have crashed can be named, too. Raises `TimeoutError` if the new ones have not come in ``timeout`` seconds.
+        """
+        restart(self._connected(), targets, timeout)
+
+    def restart_group(self, group: Group | int, timeout: float | None = 60.0) -> None:
+        """Do as `restart_engines` for a group, or for the one that an engine is of."""
+        restart(self._connected(), group.ids if isinstance(group, Group) else group, timeout)
 
     def shutdown(self, targets: int | Iterable[int] | str = "all", controller: bool = False) -> None:
         """End engines, and with ``controller`` the whole cluster; return when they are gone."""

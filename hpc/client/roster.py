@@ -65,7 +65,10 @@ class Roster:
 
 def describe_end(end: m.End) -> str:
     """Say which engine ended and how: ``engine 3 (rank 1, host n2, pid 4711) was killed by signal 9 (SIGKILL)``."""
-    return f"engine {end.id} (rank {end.rank}, host {end.host}, pid {end.pid}) {_how(end)}"
+    text = f"engine {end.id} (rank {end.rank}, host {end.host}, pid {end.pid}) {_how(end)}"
+    if end.stderr:
+        text += "; the last lines on its stderr:" + "".join(f"\n    {line}" for line in end.stderr.splitlines())
+    return text
 
 
 def _how(end: m.End) -> str:
@@ -78,7 +81,7 @@ def _how(end: m.End) -> str:
         more = end.detail.removeprefix(f"was killed by {name}").strip()
         if not more:
             return text
-        return f"{text} {more}" if more.startswith(("(", "when ")) else f"{text}; it {more}"
+        return f"{text} {more}" if more.startswith(("(", "when ", "because ", "after ")) else f"{text}; it {more}"
     if end.detail:
         return end.detail  # the controller's words continue the sentence
     if end.reason == m.EndReason.EXIT and end.exit_code >= 0:
@@ -92,4 +95,6 @@ def _how(end: m.End) -> str:
         m.EndReason.GOODBYE: "left of its own accord",
         m.EndReason.WALLTIME: "left at the end of its allocation",
         m.EndReason.PREEMPTED: "left because its job was preempted",
+        m.EndReason.OUT_OF_MEMORY: "was killed because memory ran out",
+        m.EndReason.MPI_ABORT: "called MPI_Abort",
     }.get(end.reason, "is gone")

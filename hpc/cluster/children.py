@@ -8,12 +8,13 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from hpc.cluster import processes
+from hpc.security.oom import OomWatch
 
 _RESET: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -37,6 +38,7 @@ class Child:
     log: Path
     group: str = ""
     n: int = 1
+    log_start: int = 0  # where in the log its own lines begin
 
     def __repr__(self) -> str:
         return f"<Child {self.label}, pid {self.pid}>"
@@ -76,6 +78,28 @@ def execute(argv: Sequence[str], environment: Mapping[str, str], log: Path, on_d
         os.write(2, f"cannot start {argv[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(127)  # whatever happened, this copy of the supervisor ends here
+
+
+def reap(oom: OomWatch) -> Iterator[tuple[int, int, int, bool]]:
+    """Yield pid, exit code, signal, and whether memory had run out, of each child that has ended."""
+    while True:
+        which, killed_so = -1, False
+        try:
+            if hasattr(os, "waitid"):
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is None:
+                    return
+                which = ended.si_pid
+                if ended.si_code == os.CLD_KILLED and ended.si_status == signal.SIGKILL:
+                    # While it is a zombie the kernel still tells where it was accounted for.
+                    killed_so = oom.killed(which)
+            pid, status = os.waitpid(which, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        code = os.waitstatus_to_exitcode(status)
+        yield pid, max(code, 0), max(-code, 0), killed_so
 
 
 def _settle(parent: int, log: Path, on_death: int) -> None:

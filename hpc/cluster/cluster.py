@@ -50,6 +50,9 @@ class Cluster:
         Of controller and engines: ``debug``, ``info``, ``warning`` or ``error``.
     hostfile : str, optional
         For ``mpiexec``: the machines to start ranks on, in a file as that ``mpirun`` reads it.
+    policy : {"report", "restart", "survivors"}
+        What comes of it when an engine crashes: nothing but the news; new processes for its group, under the same ids;
+        or, for ``mpiexec``, the other ranks go on without it, if their MPI lets them.
     site : str, optional
         For jobs: a profile of this site (docs/howto/clusters.md).
     controller : {"here", "first-node", "job"}
@@ -75,6 +78,7 @@ class Cluster:
         timeout: float = 60.0,
         log_level: str = "info",
         hostfile: str = "",
+        policy: str = "report",
         site: str = "",
         controller: str = "here",
         keep: bool = False,
@@ -93,6 +97,7 @@ class Cluster:
             log_level=log_level,
             argv=tuple(sys.argv),
             hostfile=hostfile,
+            policy=policy,
             site=site,
             keep=keep,
             job=job,

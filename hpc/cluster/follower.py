@@ -87,19 +87,20 @@ class Follower:
         for line in lines:
             order = json.loads(line)
             if "submit" in order:
-                self._submit(order["submit"], order["n"])
+                self._submit(order["submit"], order["n"], order["replaces"])
             elif "cancel" in order:
                 self._cancel_at[order["cancel"]] = time.monotonic() + order["after_s"]
             else:
                 self._end()
 
-    def _submit(self, label: str, n: int) -> None:
+    def _submit(self, label: str, n: int, replaces: str) -> None:
         if self._ending_since:
             return
         try:
             spec = self._plan.engines(
                 n,
                 label=label,
+                replaces=replaces,
                 connection_file=str(cluster_dir(self._name) / "engine.json"),
                 job_name=f"hpc-{self._name}-{label.rpartition('-')[2]}",
                 stdout=str(self._logs / f"{label}.log"),

@@ -12,7 +12,8 @@ class EngineGroup:
     """Engines that start and end together: one process, the ranks of one ``mpirun``, or those of one job.
 
     ``label`` is its name and that of its log. ``state`` is ``starting``, ``pending`` (its job waits in the queue),
-    ``running`` or ``leaving``. ``pid`` is 0 for a job, whose number is ``job``.
+    ``running`` or ``leaving``. ``pid`` is 0 for a job, whose number is ``job``. ``line`` is what a job script says in
+    front of the program.
     """
 
     label: str
@@ -24,6 +25,7 @@ class EngineGroup:
     start_s: float = 0.0
     end_s: float = 0.0
     nodes: tuple[str, ...] = ()
+    line: str = ""
 
     def row(self) -> GroupRow:
         """Return what people and records are told."""

@@ -57,9 +57,9 @@ class Jobs:
     def __repr__(self) -> str:
         return f"<Jobs {len(self._said)} known, {'open' if self.open else 'ended'}>"
 
-    def submit(self, label: str, n: int) -> None:
-        """Submit a job with ``n`` engines."""
-        self._order({"submit": label, "n": n})
+    def submit(self, label: str, n: int, replaces: str = "") -> None:
+        """Submit a job with ``n`` engines, for the ids of the group ``replaces``, if any."""
+        self._order({"submit": label, "n": n, "replaces": replaces})
 
     def cancel(self, label: str, after_s: float) -> None:
         """Cancel a job, unless it has ended by itself within ``after_s``."""

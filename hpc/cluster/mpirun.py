@@ -23,10 +23,15 @@ class Mpirun(NamedTuple):
     def __str__(self) -> str:
         return f"{self.path} ({self.version or self.flavour})"
 
-    def command(self, n: int, program: "list[str]", hostfile: str = "") -> list[str]:
-        """Return the command line that starts ``n`` ranks of a program, on this machine or those of a hostfile."""
+    def command(self, n: int, program: "list[str]", hostfile: str = "", *, go_on: bool = False) -> list[str]:
+        """Return the command line that starts ``n`` ranks of a program, on this machine or those of a hostfile.
+
+        With ``go_on`` the other ranks do not end with one that crashes.
+        """
         option = "--hostfile" if self.flavour == "Open MPI" else "-f"  # mpiexec of MPICH: also -hostfile, -machinefile
-        return [self.path, "-n", str(n), *((option, hostfile) if hostfile else ()), *program]
+        recover = "--enable-recovery" if self.flavour == "Open MPI" else "-disable-auto-cleanup"
+        options = [*((option, hostfile) if hostfile else ()), *((recover,) if go_on else ())]
+        return [self.path, "-n", str(n), *options, *program]
 
     def environment(self, base: Mapping[str, str], n: int) -> dict[str, str]:
         """Return the environment in which `command` works for ``n`` ranks on this machine, or within an allocation.

@@ -20,6 +20,8 @@ DONE_S: Final = 75.0
 # Where the controller of engines in jobs may run.
 PLACES: Final = ("here", "first-node", "job")
 LAUNCHERS: Final = ("local", "mpiexec", *SCHEDULERS)
+# What comes of it when an engine has crashed (`hpc.controller.restarts`).
+POLICIES: Final = ("report", "restart", "survivors")
 # After the options the starter keeps the supervisor's stdin open, its end ends the cluster; unless this came before.
 DETACH: Final = b"detach"
 
@@ -30,7 +32,7 @@ class ClusterOptions(NamedTuple):
     ``launches`` are the groups of the launcher ``mpiexec`` where a job script says how to start them: how many ranks,
     and the command line in front of the program. ``hostfile`` names the machines for one ``mpirun``. ``job`` are the
     fields of a `jobscripts.JobSpec`, ``site`` a profile of `jobscripts.sites`, for launchers that are schedulers; with
-    ``keep`` a job that ends is submitted again.
+    ``keep`` a job that ends is submitted again. ``policy`` says what comes of it when an engine has crashed.
 
     ``name`` is empty for "default", or the next free one after it. ``port`` -1 is 10000 or, where that is taken, any;
     0 is any. ``log_level`` is the controller's and the engines'. ``argv`` is what the person typed, for the record.
@@ -51,6 +53,7 @@ class ClusterOptions(NamedTuple):
     site: str = ""
     job: Mapping[str, Any] = {}
     keep: bool = False
+    policy: str = POLICIES[0]
 
     @property
     def by_jobs(self) -> bool:
@@ -196,6 +199,10 @@ def check(options: ClusterOptions) -> None:
         raise ValueError(f"n is {options.n}: the number of engines cannot be negative")
     if options.launcher not in LAUNCHERS:
         raise ValueError(f"launcher is {options.launcher!r}: choose one of {', '.join(LAUNCHERS)}")
+    if options.policy not in POLICIES:
+        raise ValueError(f"policy is {options.policy!r}: choose one of {', '.join(POLICIES)}")
+    if options.policy == "survivors" and options.launcher != "mpiexec":
+        raise ValueError("policy is 'survivors': that is for the ranks of an mpirun, launcher mpiexec")
     for field, port in (("port", options.port), ("engine_port", options.engine_port)):
         if not -1 <= port <= 65535:
             raise ValueError(f"{field} is {port}: a port is a number from 0 (any free one) to 65535")

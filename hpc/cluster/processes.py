@@ -10,7 +10,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -118,16 +118,29 @@ def describe_exit(exit_code: int, signum: int) -> str:
         return f"signal {signum}"
 
 
-def tail(path: str | Path, n_lines: int = 20) -> tuple[str, ...]:
-    """Return the last lines of a log; () if it is empty or gone."""
+def tail(path: str | Path, n_lines: int = 20, start: int = 0) -> tuple[str, ...]:
+    """Return the last lines of a log, of what was written after byte ``start``; () if that is nothing, or gone."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 400 * n_lines))
+            file.seek(max(start, size - 400 * n_lines))
             text = file.read().decode(errors="replace")
     except OSError:
         return ()
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-n_lines:]
+
+
+def size_of(path: str | Path) -> int:
+    """Return how large a log is; 0 if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def what_it_said(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a log without what engines and launchers log when all is well."""
+    return [line for line in lines if " INFO: " not in line and " DEBUG: " not in line]
 
 
 def take_over_output(log: Path) -> None:

@@ -67,16 +67,25 @@ class Plan:
         return replace(self, resources=self.resources.replace(**for_ranks(self.resources, n)))
 
     def engines(
-        self, n: int | None = None, *, label: str = "", connection_file: str = "", name: str = "", **job: Any
+        self,
+        n: int | None = None,
+        *,
+        label: str = "",
+        replaces: str = "",
+        connection_file: str = "",
+        name: str = "",
+        **job: Any,
     ) -> JobSpec:
         """Return a job with ``n`` engines, or as many as ``resources`` say, and these fields changed.
 
-        They find their controller by its connection file, or its name.
+        They find their controller by its connection file, or its name, and have the ids of the group ``replaces``.
         """
         spec = self.resources if n is None else self.resized(n).resources
         options = [f"--{key}={value}" for key, value in (("connection-file", connection_file), ("name", name)) if value]
         if label:
             options.append(f"--label={label}")
+        if replaces:
+            options.append(f"--replaces={replaces}")
         command = (*self.programs.words("ipengine"), "--mpi", *options)
         return self._finished(
             spec.replace(command=command, launch=self.launch, **{"name": job.pop("job_name", "") or spec.name, **job})

@@ -30,6 +30,7 @@ from hpc.errors import HpcError
 from hpc.security.folders import cluster_dir
 from hpc.security.host import start_ticks
 from hpc.security.info import ConnectionInfo
+from hpc.security.oom import OomWatch
 from hpc.wire import messages as m
 
 # An engine that was told to stop by its controller gets this long before it is told by a signal too.
@@ -81,6 +82,7 @@ class Supervisor:
         self.name, self.logs = self.record.name, Path(self.record.logs)
         processes.take_over_output(self.logs / "supervisor.log")
         self._selector = selectors.DefaultSelector()
+        self._oom = OomWatch()
         processes.adopt_orphans()
 
     def __repr__(self) -> str:
@@ -110,6 +112,7 @@ class Supervisor:
             port=port,
             engine_port=self._options.engine_port if self._options.engine_port >= 0 else None,
             log_level=self._options.log_level,
+            policy=self._options.policy,
         )
         mine, theirs = socket.socketpair()
         self._link = LauncherLink(mine)
@@ -153,8 +156,10 @@ class Supervisor:
     def fork(self, kind: str, label: str, run: Callable[[], int], on_death: int) -> Child:
         """Start a child that goes on with ``run``; ``on_death`` is the signal it gets when this process dies."""
         log = self.logs / f"{label}.log"
+        log_start = processes.size_of(log)
         pid = children.fork(f"hpc-{label}", run, log, on_death, self._close)
-        child = Child(kind, pid, start_ticks(pid), label, log)
+        child = Child(kind, pid, start_ticks(pid), label, log, log_start=log_start)
+        self._oom.watch(pid)
         self.children[pid] = child
         return child
 
@@ -231,24 +236,18 @@ class Supervisor:
             self._watch = None
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, exit_code, signum, oom in children.reap(self._oom):
             child = self.children.pop(pid, None)
             if child is not None:  # else one that was adopted
-                code = os.waitstatus_to_exitcode(status)
-                self._on_exit(child, max(code, 0), max(-code, 0))
+                self._on_exit(child, exit_code, signum, oom=oom)
 
-    def _on_exit(self, child: Child, exit_code: int, signum: int) -> None:
+    def _on_exit(self, child: Child, exit_code: int, signum: int, *, oom: bool) -> None:
+        self._oom.forget(child.pid)
         how = processes.describe_exit(exit_code, signum)
         self.log(f"{child.label} (pid {child.pid}) has ended: {how}")
         leaving = self._workforce is not None and self._workforce.ended(child)
         crashed = bool(exit_code or signum) and not leaving
-        tail = processes.tail(child.log) if crashed else ()
+        tail = processes.tail(child.log, start=child.log_start) if crashed else ()
         if child.kind == "controller":
             self._controller = None
             if self._link is not None:
@@ -262,10 +261,11 @@ class Supervisor:
             if self._phase is not Phase.ENDING:
                 self._end(f"the process that follows the jobs has ended: {how}", failed=True, tail=tail)
             return
+        said = "\n".join(processes.what_it_said(tail))
         if child.kind == "mpirun":
-            self.send(m.Group(child.label, child.n, "\n".join((how, *tail)) if crashed else ""))
-        said = [line for line in tail if " INFO: " not in line and " DEBUG: " not in line]
-        self.send(m.Exited(self.record.host, child.pid, exit_code, signum, "\n".join(said)))
+            error = "\n".join((how, *tail)) if crashed else ""
+            self.send(m.Group(child.label, child.n, error, ended=True, stderr=said))
+        self.send(m.Exited(self.record.host, child.pid, exit_code, signum, said, oom))
         if self._phase is Phase.STARTING and not leaving:
             self._end(f"{text}, before it was registered", failed=True, tail=tail)
         elif self._phase is Phase.RUNNING and crashed:

@@ -14,6 +14,7 @@ from hpc.cluster.groups import EngineGroup, choose_leaving, total
 from hpc.cluster.jobs import Jobs
 from hpc.cluster.link import Questions
 from hpc.cluster.options import ClusterOptions, Event, GroupRow
+from hpc.cluster.replacing import Replacements
 from hpc.security.folders import cluster_dir
 from hpc.security.host import hostname, start_ticks
 from hpc.wire import messages as m
@@ -71,6 +72,9 @@ class Workforce:
         self._connection = f"--connection-file={cluster_dir(supervisor.name) / 'engine.json'}"
         self._groups: dict[str, EngineGroup] = {}
         self._n_started = 0
+        # All groups that were ever started, by label.
+        self.started: dict[str, EngineGroup] = {}
+        self.replacements = Replacements(self)
         self.mpirun = ""
         self.jobs = Jobs(supervisor, options, self._on_job) if options.by_jobs else None
 
@@ -118,18 +122,50 @@ class Workforce:
         self._n_started += n
         return label
 
-    def _start_local(self) -> str:
+    def group(self, label: str) -> EngineGroup | None:
+        """Return a group whose processes have not all ended."""
+        return self._groups.get(label)
+
+    def log_of(self, label: str) -> list[str]:
+        """Return the last lines that a group has written, without what is written when all is well."""
+        child = next((child for child in self._supervisor.children.values() if child.label == label), None)
+        log = self._supervisor.logs / f"{label}.log"
+        return processes.what_it_said(processes.tail(log, start=child.log_start if child is not None else 0))
+
+    def start_again(self, group: EngineGroup, replaces: str) -> None:
+        """Start new processes for a group that has ended, for the ids that it had at the controller."""
+        self._supervisor.log(f"starting {group.label} anew")
+        if self._options.launcher == "local":
+            self._start_local(group.label, replaces)
+        elif self.jobs is not None:
+            self._start_job(group.n, group.label, replaces)
+        else:
+            self._start_mpirun(group.n, group.line, group.label, replaces)
+        self._supervisor.changed(self.rows())
+
+    def _note(self, group: EngineGroup) -> None:
+        self._groups[group.label] = self.started[group.label] = group
+
+    def _start_local(self, label: str = "", replaces: str = "") -> str:
         from hpc.engine.start import EngineOptions, run_engine
 
-        engine = EngineOptions(name=self._supervisor.name, mpi=False, log_level=self._options.log_level)
-        label = self._label("engine", 1)
+        label = label or self._label("engine", 1)
+        engine = EngineOptions(
+            name=self._supervisor.name,
+            mpi=False,
+            label=label,
+            replaces=replaces,
+            log_level=self._options.log_level,
+        )
         child = self._supervisor.fork("engine", label, lambda: run_engine(engine), signal.SIGKILL)
-        self._groups[label] = EngineGroup(label, 1, "running", child.pid)
+        self._note(EngineGroup(label, 1, "running", child.pid))
         return label
 
-    def _start_mpirun(self, n: int, line: str) -> str:
-        label = self._label("mpirun", n)
+    def _start_mpirun(self, n: int, line: str, label: str = "", replaces: str = "") -> str:
+        label = label or self._label("mpirun", n)
         program = [sys.executable, "-m", "hpc.cli.ipengine", "--mpi", f"--label={label}", self._connection]
+        if replaces:
+            program.append(f"--replaces={replaces}")
         environment = dict(os.environ)
         if line:  # a job script has worked out how ranks are started here
             command, said = [_SHELL, "-c", f"exec {line} {shlex.join(program)}"], line
@@ -140,24 +176,28 @@ class Workforce:
                 self._supervisor.send(m.Group(label, n, str(error)))
                 self._supervisor.fail(str(error))
                 return ""
-            command = tool.command(n, program, self._options.hostfile)
+            go_on = self._options.policy == "survivors"
+            if go_on and tool.flavour != "Open MPI":
+                self._supervisor.log(f"{tool} may end all ranks when one crashes, in spite of the policy 'survivors'")
+            command = tool.command(n, program, self._options.hostfile, go_on=go_on)
             said = self.mpirun = str(tool)
             if not self._options.hostfile:
                 environment = tool.environment(os.environ, n)
         self._supervisor.log(f"starting {n} engines with {said}: {' '.join(command)}")
         self._supervisor.report(Event("launcher", f"starting {n} engines with {said}"))
         log = self._supervisor.logs / f"{label}.log"
+        log_start = processes.size_of(log)
         pid = children.execute(command, environment, log, signal.SIGTERM)
-        self._supervisor.children[pid] = Child("mpirun", pid, start_ticks(pid), label, log, n=n)
-        self._groups[label] = EngineGroup(label, n, "running", pid)
+        self._supervisor.children[pid] = Child("mpirun", pid, start_ticks(pid), label, log, n=n, log_start=log_start)
+        self._note(EngineGroup(label, n, "running", pid, line=line))
         self._supervisor.send(m.Group(label, n))
         return label
 
-    def _start_job(self, n: int) -> str:
+    def _start_job(self, n: int, label: str = "", replaces: str = "") -> str:
         assert self.jobs is not None  # noqa: S101 - the caller has looked
-        label = self._label(self._options.launcher, n)
-        self._groups[label] = EngineGroup(label, n)
-        self.jobs.submit(label, n)
+        label = label or self._label(self._options.launcher, n)
+        self._note(EngineGroup(label, n))
+        self.jobs.submit(label, n, replaces)
         return label
 
     def all_here(self) -> None:
@@ -216,6 +256,7 @@ class Workforce:
         """Take note that a process has ended; say whether its engines were to leave."""
         group = self._groups.pop(child.label, None)
         if group is not None:
+            self.replacements.ended(group)
             self._supervisor.changed(self.rows())
         return group is not None and group.state == "leaving"
 
@@ -231,6 +272,8 @@ class Workforce:
             group.state = row.state
         if over:
             del self._groups[row.label]
+            self._supervisor.send(m.Group(row.label, group.n, "" if leaving else row.reason, ended=True))
+            self.replacements.ended(group)
             if not leaving:
                 self._replace(group, row, again)
         self._supervisor.changed(self.rows())

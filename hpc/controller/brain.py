@@ -11,11 +11,15 @@ from typing import Any, Final
 from hpc.controller import conditions, dependencies, fairness, feeding, patience, requests, stealing, walltime
 from hpc.controller import events as ev
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
+from hpc.controller.deaths import Deaths
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
+from hpc.controller.looks import Looks
 from hpc.controller.membership import Membership, describe_end
 from hpc.controller.orders import Orders
 from hpc.controller.queues import Queues
+from hpc.controller.restarts import Restarts
+from hpc.controller.stalls import Stalls
 from hpc.controller.timers import Alarm, Timers
 from hpc.errors import ProtocolError, ranges
 from hpc.wire import messages as m
@@ -45,6 +49,11 @@ class Brain:
         self.membership = Membership(self.registry, self.queues, self.timers, self.out, grace_s)
         self.clients: dict[int, Client] = {}
         self.orders = Orders()
+        self.restarts = Restarts(self.registry, self.membership, self.orders, self.out)
+        self.membership.crashed = self.restarts.crashed
+        self.deaths = Deaths(self.registry, self.membership, self.orders, self.timers, self.out)
+        self.looks = Looks(self.registry, self.timers, self.out)
+        self.stalls = Stalls(self.registry, self.looks, self.timers, self.out)
         self._paces: dict[bytes, Pace] = {}
         self._on_event: dict[type, Callable[[Any, float], None]] = {
             ev.ClientCame: self._client_came,
@@ -55,6 +64,7 @@ class Brain:
             ev.EngineSaid: self._engine_said,
             ev.EngineDied: self._engine_died,
             ev.ProcessEnded: self._process_ended,
+            ev.LaunchEnded: self._launch_ended,
             ev.Closing: self._closing,
             ev.Tick: self._tick,
         }
@@ -74,6 +84,7 @@ class Brain:
             m.Revoked: self._revoked,
             m.Need: self._need,
             m.Notice: self._notice,
+            m.Sight: self.looks.seen,
             m.Declined: self._declined,
             m.Goodbye: self._goodbye,
         }
@@ -184,6 +195,7 @@ class Brain:
             return
         if targets is not None:
             self.queues.place(bundle, targets)
+            self.stalls.watch(targets, now)
         elif awaits is None:
             self.queues.balance(bundle, submit.eligible, now)
 
@@ -250,13 +262,26 @@ class Brain:
             self.queues.abort(bundle, max(0, abort.start), min(abort.stop, bundle.count), now)
 
     def _interrupt(self, client: Client, interrupt: m.Interrupt, frames: ev.Frames, now: float) -> None:
+        if interrupt.first:
+            self._interrupt_tasks(client, interrupt)
         for number in interrupt.targets:
             engine = self.registry.engines.get(number)
             if engine is not None and engine.visible and engine.control_up:
                 self.out.append(ev.Command(number, m.Interrupt([])))
 
+    def _interrupt_tasks(self, client: Client, interrupt: m.Interrupt) -> None:
+        first, start, stop = interrupt.first, interrupt.start, interrupt.stop
+        order = m.Interrupt([], client.number, first, start, stop)
+        for number in requests.holders(client, first, start, stop):
+            self.out.append(ev.Command(number, order))
+
     def _query(self, client: Client, query: m.Query, frames: ev.Frames, now: float) -> None:
-        self.out.append(ev.Tell(client.number, requests.answer(self, query, now)))
+        if query.what == "stacks":
+            self.looks.query(client.number, query, now)
+        elif query.what == "holders":
+            self.out.append(ev.Tell(client.number, requests.who_holds(client, query)))
+        else:
+            self.out.append(ev.Tell(client.number, requests.answer(self, query, now)))
 
     def _shutdown(self, client: Client, shutdown: m.Shutdown, frames: ev.Frames, now: float) -> None:
         engines = requests.whom_to_stop(self.registry, shutdown.targets)
@@ -270,10 +295,13 @@ class Brain:
             self.out.append(ev.Quit("a client asked for it"))
 
     def _order(self, client: Client, order: m.Order, frames: ev.Frames, now: float) -> None:
-        self.out.append(self.orders.pass_on(client.number, order))
+        if order.what in ("restart", "policy"):
+            self.restarts.order(client.number, order)
+        else:
+            self.out.append(self.orders.pass_on(client.number, order))
 
     def _answered(self, client: Client, answer: m.Answer, frames: ev.Frames, now: float) -> None:
-        self.out.extend(self.orders.answered(answer))
+        self.out.extend(self.orders.answered(answer, now))
 
     # ------------------------------------------------------------ engines
 
@@ -288,12 +316,16 @@ class Brain:
     def _engine_died(self, event: ev.EngineDied, now: float) -> None:
         engine = self.registry.engines.get(event.engine)
         if engine is not None:
-            self.membership.died(engine, event.signal, event.exit_code, now)
+            self.deaths.died(engine, event.signal, event.exit_code, now, oom=event.oom)
 
     def _process_ended(self, event: ev.ProcessEnded, now: float) -> None:
         engine = self.registry.by_process.get((event.host, event.pid))
         if engine is not None:
-            self.membership.died(engine, event.signal, event.exit_code, now, event.detail)
+            how = event.signal, event.exit_code, now, event.detail
+            self.deaths.died(engine, *how, oom=event.oom, reported=True)
+
+    def _launch_ended(self, event: ev.LaunchEnded, now: float) -> None:
+        self.deaths.launch_ended(event.label, event.stderr, now)
 
     def _engine_said(self, event: ev.EngineSaid, now: float) -> None:
         engine = self.registry.engines.get(event.engine)
@@ -335,7 +367,8 @@ class Brain:
             self.membership.lose(engine, goodbye.why, goodbye.reason, now)
             return
         detail = f"said goodbye: {goodbye.reason}" if goodbye.reason else "said goodbye"
-        self.membership.lose(engine, m.EndReason.GOODBYE, detail, now)
+        if not (goodbye.reason == "SIGTERM" and self.deaths.said_goodbye(engine, detail, now)):
+            self.membership.lose(engine, m.EndReason.GOODBYE, detail, now)
 
     def _closing(self, event: ev.Closing, now: float) -> None:
         for engine in self.registry.engines.values():
@@ -347,6 +380,12 @@ class Brain:
         for alarm, subject in self.timers.due(now):
             if alarm is Alarm.STUCK:
                 stealing.stuck(self.queues, subject, now)
+            elif alarm is Alarm.STATUS:
+                self.deaths.alarm(subject, now)
+            elif alarm is Alarm.LOOK:
+                self.looks.alarm(subject, now)
+            elif alarm is Alarm.STALL:
+                self.stalls.alarm(subject, now)
             elif alarm is Alarm.TIME:
                 walltime.run_short(self.queues, subject, now)
             elif alarm is Alarm.PATIENCE:

@@ -4,10 +4,11 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from hpc.controller.balance import AHEAD_S, LOW_S, Seat
 from hpc.controller.bundles import Part
+from hpc.controller.fates import Fate
 from hpc.errors import ranges
 from hpc.wire import messages as m
 
@@ -66,6 +67,7 @@ class Engine:
         "ends_at",
         "failed",
         "farewell",
+        "fate",
         "group",
         "holds",
         "id",
@@ -98,6 +100,7 @@ class Engine:
         self.ends_at = math.inf
         self.leaves_as = m.EndReason.SHUTDOWN
         self.farewell = Farewell.NONE
+        self.fate = Fate()
         self.direct: deque[Part] = deque()
         self.sent: deque[Part] = deque()
         self.n_tasks = 0
@@ -180,16 +183,29 @@ class Engine:
             elif shelf is Shelf.LEAN:
                 pool.lean[number] = seat
 
-    def end(self, reason: m.EndReason, signal: int = -1, exit_code: int = -1, detail: str = "") -> m.End:
+    def end(
+        self, reason: m.EndReason, signal: int = -1, exit_code: int = -1, detail: str = "", stderr: str = ""
+    ) -> m.End:
         """Describe how the engine ended."""
         info = self.info
-        return m.End(self.id, info.rank, info.host, info.pid, reason, signal, exit_code, detail)
+        return m.End(self.id, info.rank, info.host, info.pid, reason, signal, exit_code, detail, stderr)
 
 
 class Group:
     """The engines of one launch. Clients see it once all ``size`` ranks have come; ids are ``base + rank``."""
 
-    __slots__ = ("base", "doomed", "first_end", "last_end_at", "members", "n_ready", "name", "size", "visible")
+    __slots__ = (
+        "base",
+        "doomed",
+        "first_end",
+        "last_end_at",
+        "members",
+        "n_ready",
+        "name",
+        "size",
+        "visible",
+        "watch",
+    )
 
     def __init__(self, name: str, size: int, base: int) -> None:
         self.name = name
@@ -198,6 +214,8 @@ class Group:
         self.members: dict[int, Engine] = {}
         self.n_ready = 0
         self.visible = False
+        # Of `hpc.controller.stalls`, which looks at it now and then while it works.
+        self.watch: Any = None
         # Why the group can never be complete.
         self.doomed = ""
         # The member whose end took the others along, and when the latest of them ended.
@@ -222,6 +240,9 @@ class Registry:
         self.groups: dict[str, Group] = {}
         self.ends: dict[int, m.End] = {}
         self.next_id = 0
+        # What every launch was: the name of the latest with this first id, and its size.
+        self.launches: dict[int, tuple[str, int]] = {}
+        self._replaced: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<Registry {len(self.engines)} engines in {len(self.groups)} groups, next id {self.next_id}>"
@@ -233,10 +254,21 @@ class Registry:
             return known
         if not 0 <= info.rank < info.size <= MAX_GROUP_SIZE:
             return f"rank {info.rank} of {info.size} cannot be"
+        if info.group in self._replaced:
+            return f"group {info.group} was started anew meanwhile, as {self._replaced[info.group]}"
         group = self.groups.get(info.group)
         if group is None:
-            group = self.groups[info.group] = Group(info.group, info.size, self.next_id)
-            self.next_id += info.size
+            base = self._base(info)
+            if isinstance(base, str):
+                return base
+            group = self.groups[info.group] = Group(info.group, info.size, base)
+            self.next_id = max(self.next_id, base + info.size)
+            self.launches[base] = info.group, info.size
+            if info.replaces:
+                self._replaced[info.replaces] = info.group
+                old = self.groups.pop(info.replaces, None)
+                for member in old.members.values() if old is not None else ():
+                    self.by_uuid.pop(member.info.uuid, None)
         if group.doomed:
             return group.doomed
         if group.size != info.size:
@@ -252,6 +284,35 @@ class Registry:
         self.engines[engine.id] = self.by_uuid[info.uuid] = self.by_process[info.host, info.pid] = engine
         self.ends.pop(engine.id, None)
         return engine
+
+    def _base(self, info: m.EngineInfo) -> int | str:
+        """Return the first id of a new group, or why it cannot have those that it wants."""
+        if not info.replaces:
+            return self.next_id
+        for base, (name, size) in self.launches.items():
+            if name == info.replaces:
+                left = [number for number in range(base, base + size) if number in self.engines]
+                if size == info.size and not left:
+                    return base
+                what = f"engines {ranges(left)} of it have not ended" if left else f"it had {size} ranks"
+                return f"group {info.group} with {info.size} ranks cannot replace {name}: {what}"
+        return f"group {info.group} cannot replace {info.replaces}: there was no such group"
+
+    def launched(self, targets: list[int] | None) -> dict[int, tuple[str, int]] | str:
+        """Return the launches of engines, also of those that have ended, as `launches`, or what is wrong with them.
+
+        None stands for all that are there.
+        """
+        wanted = [engine.id for engine in self.visible()] if targets is None else list(dict.fromkeys(targets))
+        found: dict[int, tuple[str, int]] = {}
+        for number in wanted:
+            engine = self.engines.get(number)
+            within = (b for b, (_, size) in self.launches.items() if b <= number < b + size)
+            base = engine.group.base if engine is not None else next(within, None)
+            if base is None:
+                return f"there is no engine {number}, and there was none; {self.describe_ids()}"
+            found[base] = self.launches[base]
+        return found
 
     def remove(self, engine: Engine, end: m.End) -> None:
         """Take out an engine that is lost. One that only vanished may come back, and has its id then."""

@@ -68,11 +68,15 @@ class EngineSaid(_Noun, frozen=True):
 
 
 class EngineDied(_Noun, frozen=True):
-    """The process of an engine is gone. ``signal`` and ``exit_code`` are -1 where they are not known (yet)."""
+    """The process of an engine is gone. ``signal`` and ``exit_code`` are -1 where they are not known (yet).
+
+    ``oom`` says that the kernel has killed it because memory ran out.
+    """
 
     engine: int
     signal: int = -1
     exit_code: int = -1
+    oom: bool = False
 
 
 class ProcessEnded(_Noun, frozen=True):
@@ -83,6 +87,14 @@ class ProcessEnded(_Noun, frozen=True):
     signal: int
     exit_code: int
     detail: str = ""
+    oom: bool = False
+
+
+class LaunchEnded(_Noun, frozen=True):
+    """The launcher reports that all it has started under a label has ended, and what was written last if it crashed."""
+
+    label: str
+    stderr: str = ""
 
 
 class Closing(_Noun, frozen=True):
@@ -104,6 +116,7 @@ Event: TypeAlias = (
     | EngineSaid
     | EngineDied
     | ProcessEnded
+    | LaunchEnded
     | Closing
     | Tick
 )

@@ -93,7 +93,9 @@ class Journal:
 
     def group(self, group: m.Group) -> None:
         """Say what the launcher reports of a launch."""
-        if group.error:
+        if group.ended and not group.error:
+            log.info("%s has ended", group.group)
+        elif group.error:
             log.error("%d engines of %s: %s", group.n, group.group, group.error)
         else:
             log.info("%d engines of %s were started", group.n, group.group)

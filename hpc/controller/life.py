@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import struct
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Final
 
 from hpc.controller import events as ev
 from hpc.security.host import start_ticks
+from hpc.security.oom import OomWatch
 from hpc.transport import Link, Server
 from hpc.wire import messages as m
 
@@ -44,6 +46,7 @@ class Life:
         self._server = server
         self._watched: dict[int, Watched] = {}
         self.dead: list[Watched] = []
+        self._oom = OomWatch()
 
     def __repr__(self) -> str:
         return f"<Life of {len(self._watched)} engines, {len(self.dead)} of them just died>"
@@ -62,6 +65,7 @@ class Life:
             return
         watched = self._watched[engine] = Watched(engine, info.pid, fd)
         self._server.watch(fd, watched)
+        self._oom.watch(info.pid)
 
     def died(self, watched: Watched, now: float) -> None:
         """Take note that the descriptor has become readable."""
@@ -84,7 +88,7 @@ class Life:
         if watched.told and not known:
             return None
         watched.told = True
-        return ev.EngineDied(watched.engine, signum, code)
+        return ev.EngineDied(watched.engine, signum, code, signum == signal.SIGKILL and self._oom.killed(watched.pid))
 
     def forget(self, engine: int) -> None:
         """Watch an engine no more."""
@@ -92,6 +96,7 @@ class Life:
         if watched is not None:
             self._server.unwatch(watched.fd)
             os.close(watched.fd)
+            self._oom.forget(watched.pid)
             if watched in self.dead:
                 self.dead.remove(watched)
 
@@ -99,6 +104,7 @@ class Life:
         """Let go of all."""
         for engine in list(self._watched):
             self.forget(engine)
+        self._oom.close()
 
 
 def exit_status(watched: Watched) -> tuple[int, int]:

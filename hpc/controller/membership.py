@@ -1,6 +1,6 @@
 """Engines coming and going: admission, cut connections, deaths, and what a loss means for the work."""
 
-import signal as signals
+from collections.abc import Callable
 from typing import Final
 
 from hpc.controller import conditions
@@ -11,14 +11,19 @@ from hpc.controller.queues import Queues
 from hpc.controller.timers import Alarm, Timers
 from hpc.wire import messages as m
 
-# How long after a process has died the launcher may take to tell what ended it.
-STATUS_WAIT_S: Final = 0.03
 # An engine whose connections closed is called unreachable after this; most often the news of its death comes first.
 CUT_WAIT_S: Final = 0.2
 # A rank that dies takes the others of its launch along: ends that follow each other this closely belong together.
 GROUP_END_S: Final = 60.0
 
-_CRASHES: Final = (m.EndReason.SIGNAL, m.EndReason.EXIT, m.EndReason.VANISHED)
+
+_CRASHES: Final = (
+    m.EndReason.SIGNAL,
+    m.EndReason.EXIT,
+    m.EndReason.VANISHED,
+    m.EndReason.OUT_OF_MEMORY,
+    m.EndReason.MPI_ABORT,
+)
 
 
 class Membership:
@@ -30,6 +35,8 @@ class Membership:
         self.timers = timers
         self.out = out
         self.grace_s = grace_s
+        # What is to be done when an engine has ended: `Restarts.crashed`.
+        self.crashed: Callable[[Group, m.End, float], None] = lambda group, end, now: None
 
     def __repr__(self) -> str:
         return f"<Membership of {self.registry!r}, grace {self.grace_s:g} s>"
@@ -98,17 +105,11 @@ class Membership:
             elif not engine.unreachable:
                 self.timers.set(now + CUT_WAIT_S, Alarm.CUT, engine)
 
-    def died(self, engine: Engine, signal: int, exit_code: int, now: float, detail: str = "") -> None:
-        """Take note that the process of an engine is gone; wait a moment for the status if that is not known."""
-        if signal < 0 and exit_code < 0 and not engine.dying:
-            was_open = engine.open
-            engine.dying = True
-            self.queues.pools.reopen(engine, was_open)
-            self.timers.set(now + STATUS_WAIT_S, Alarm.STATUS, engine)
-            return
-        reason = m.EndReason.SIGNAL if signal > 0 else m.EndReason.EXIT
-        text = describe_status(signal, exit_code)
-        self.lose(engine, reason, f"{text} ({detail})" if detail else text, now, signal=signal, exit_code=exit_code)
+    def dying(self, engine: Engine) -> None:
+        """Take note that the process of an engine is gone, before it is known how."""
+        was_open = engine.open
+        engine.dying = True
+        self.queues.pools.reopen(engine, was_open)
 
     def alarm(self, alarm: Alarm, engine: Engine, now: float) -> None:
         """Act on a deadline of an engine."""
@@ -118,10 +119,8 @@ class Membership:
             engine.unreachable = True
             self._announce_row(engine)
             self.timers.set(now + self.grace_s, Alarm.GRACE, engine)
-        elif alarm is Alarm.GRACE:
-            self.lose(engine, m.EndReason.VANISHED, f"was unreachable for {self.grace_s:g} s", now)
         else:
-            self.died(engine, -1, -1, now)
+            self.lose(engine, m.EndReason.VANISHED, f"was unreachable for {self.grace_s:g} s", now)
 
     def notice(self, engine: Engine, why: m.EndReason) -> None:
         """Take note that the allocation of an engine is about to end: it gets nothing more to do."""
@@ -146,7 +145,15 @@ class Membership:
             self.out.append(Send(engine.id, m.Stop(reason)))
 
     def lose(
-        self, engine: Engine, reason: m.EndReason, detail: str, now: float, *, signal: int = -1, exit_code: int = -1
+        self,
+        engine: Engine,
+        reason: m.EndReason,
+        detail: str,
+        now: float,
+        *,
+        signal: int = -1,
+        exit_code: int = -1,
+        stderr: str = "",
     ) -> None:
         """Take an engine out: what it had begun is lost, load-balanced work that it had not begun goes elsewhere."""
         group = engine.group
@@ -160,7 +167,8 @@ class Membership:
             first = group.first_end
             if first is not None and now < group.last_end_at + GROUP_END_S:
                 reason, detail = m.EndReason.GROUP, f"ended with its group: {describe_end(first)}"
-        end = engine.end(reason, signal, exit_code, detail)
+                stderr = ""  # which is that of the first
+        end = engine.end(reason, signal, exit_code, detail, stderr)
         if group.first_end is None or reason is not m.EndReason.GROUP:
             group.first_end = end
         group.last_end_at = now
@@ -177,6 +185,7 @@ class Membership:
         self.out.append(Dropped(engine.id, end))
         is_missed = _is_waited_for(engine)
         self._strand(engine, end, now)
+        self.crashed(group, end, now)
         if not group.visible:
             self._doom(group, f"group {group.name} cannot be complete: {describe_end(end)}")
         elif is_missed:
@@ -240,16 +249,6 @@ def _is_waited_for(engine: Engine) -> bool:
     """Say whether others do something together with it that it has not ended."""
     unfinished = (part.bundle for part in (*engine.sent, *engine.direct) if part.start < part.stop)
     return any(len(bundle.parts) > 1 and not m.TOGETHER.isdisjoint(bundle.functions) for bundle in unfinished)
-
-
-def describe_status(signal: int, exit_code: int) -> str:
-    """Say how a process ended."""
-    if signal > 0:
-        try:
-            return f"was killed by {signals.Signals(signal).name}"
-        except ValueError:
-            return f"was killed by signal {signal}"
-    return f"exited with status {exit_code}" if exit_code >= 0 else "ended, its exit status is not known"
 
 
 def describe_end(end: m.End) -> str:

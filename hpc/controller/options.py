@@ -25,6 +25,8 @@ class ControllerOptions:
         How long an engine may be unreachable before it counts as lost.
     lease_s : float
         How long a client may be away before what is kept for it is dropped.
+    policy : str
+        What comes of it when an engine has crashed: ``report``, ``restart`` or ``survivors``.
     log_level : str
         ``debug``, ``info``, ``warning`` or ``error``.
     log_file : path, optional
@@ -37,5 +39,6 @@ class ControllerOptions:
     engine_port: int | None = None
     grace_s: float = 30.0
     lease_s: float = 3600.0
+    policy: str = "report"
     log_level: str = "info"
     log_file: str | Path | None = None

@@ -1,5 +1,8 @@
 """What clients ask of the launcher: passed on to it, and its answers back."""
 
+from collections.abc import Callable
+from typing import Any
+
 from hpc.controller import events as ev
 from hpc.wire import messages as m
 
@@ -10,6 +13,7 @@ class Orders:
     def __init__(self) -> None:
         self.launcher = False
         self._asked: dict[int, tuple[int, int]] = {}
+        self._own: dict[int, Callable[[m.Answer, float], None]] = {}
         self._number = 0
 
     def __repr__(self) -> str:
@@ -24,7 +28,17 @@ class Orders:
         self._asked[self._number] = client, order.request
         return ev.Tell(0, m.Order(self._number, order.what, order.arguments))
 
-    def answered(self, answer: m.Answer) -> list[ev.Action]:
+    def ask(self, what: str, arguments: dict[str, Any], then: Callable[[m.Answer, float], None]) -> ev.Tell:
+        """Return what asks the launcher, which there must be, something for the controller itself."""
+        self._number += 1
+        self._own[self._number] = then
+        return ev.Tell(0, m.Order(self._number, what, arguments))
+
+    def answered(self, answer: m.Answer, now: float) -> list[ev.Action]:
         """Return what tells the client that has asked."""
+        own = self._own.pop(answer.request, None)
+        if own is not None:
+            own(answer, now)
+            return []
         client, request = self._asked.pop(answer.request, (0, 0))
         return [ev.Tell(client, m.Answer(request, answer.value, answer.error))] if client else []

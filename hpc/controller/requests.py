@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from hpc.controller.bundles import Client
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.patience import stranded
 from hpc.controller.walltime import short_of_time
@@ -20,7 +21,9 @@ def answer(brain: "Brain", query: m.Query, now: float) -> m.Answer:
         return m.Answer(query.request, status(brain))
     if query.what == "queue_status":
         return m.Answer(query.request, queue_status(brain, now))
-    return m.Answer(query.request, None, f"no such query: {query.what!r}; there are ping, status and queue_status")
+    return m.Answer(
+        query.request, None, f"no such query: {query.what!r}; there are ping, status, queue_status and stacks"
+    )
 
 
 def status(brain: "Brain") -> dict[str, Any]:
@@ -93,6 +96,21 @@ def n_waiting(brain: "Brain") -> int:
     """Count the load-balanced tasks that wait for an engine."""
     pools = brain.queues.pools
     return pools.common.waiting + sum(pool.waiting for pool in pools.restricted.values())
+
+
+def holders(client: Client, first: int, start: int, stop: int) -> list[int]:
+    """Return the engines that were sent some of tasks [start, stop) of a bundle, and have not ended them."""
+    bundle = client.bundles.get(first)
+    parts = [] if bundle is None else [p for p in bundle.parts if p.start < stop and start < p.stop and p.sent]
+    return sorted({part.engine.id for part in parts if part.engine is not None})
+
+
+def who_holds(client: Client, query: m.Query) -> m.Answer:
+    """Answer the query ``holders``: which engines run tasks [``start``, ``stop``) of the bundle ``first``."""
+    first, start, stop = (query.arguments.get(name) for name in ("first", "start", "stop"))
+    if isinstance(first, int) and isinstance(start, int) and isinstance(stop, int):
+        return m.Answer(query.request, holders(client, first, start, stop))
+    return m.Answer(query.request, None, f"{query.arguments} names no tasks")
 
 
 def whom_to_stop(registry: Registry, targets: list[int] | None) -> list[Engine] | str:

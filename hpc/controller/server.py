@@ -90,6 +90,7 @@ class Controller:
     ) -> None:
         self.options, self.files, self.server = options, files, server
         self.brain = Brain(grace_s=options.grace_s)
+        self.brain.restarts.policy = options.policy
         self.contacts = Contacts()
         self.outbox = Outbox(server, self.contacts)
         self.life = Life(server)
@@ -264,11 +265,12 @@ class Controller:
         try:
             _, _, message = codec.from_peer(frames[0], "launcher")
             if isinstance(message, m.Exited):
-                self.event(
-                    ev.ProcessEnded(message.host, message.pid, message.signal, message.exit_code, message.detail), now
-                )
+                how = message.signal, message.exit_code, message.detail, message.oom
+                self.event(ev.ProcessEnded(message.host, message.pid, *how), now)
             elif isinstance(message, m.Group):
                 self.journal.group(message)
+                if message.ended:
+                    self.event(ev.LaunchEnded(message.group, message.stderr), now)
             elif isinstance(message, m.Goodbye):
                 self.quitting = f"its supervisor has left: {message.reason}"
             else:

@@ -14,6 +14,8 @@ class Alarm(Enum):
     STATUS = "status"
     STUCK = "stuck"
     TIME = "time"
+    LOOK = "look"
+    STALL = "stall"
     PATIENCE = "patience"
     ASK = "ask"
     ROOM = "room"

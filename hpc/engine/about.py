@@ -10,10 +10,13 @@ from hpc.security import host
 from hpc.wire.messages import EngineInfo
 
 
-def engine_info(uuid: str, membership: Any = None, label: str = "", allocation: Allocation = ENDLESS) -> EngineInfo:
+def engine_info(
+    uuid: str, membership: Any = None, label: str = "", allocation: Allocation = ENDLESS, *, replaces: str = ""
+) -> EngineInfo:
     """Describe this process; ``membership`` is that of `hpc.mpi.group`, None without MPI.
 
-    ``label`` is what whoever starts the group calls it; the group's name begins with it.
+    ``label`` is what whoever starts the group calls it; the group's name begins with it. ``replaces`` is the name of
+    the group whose ids it is to have.
     """
     # Without MPI an engine is a group of its own.
     group = membership.group if membership else uuid
@@ -32,4 +35,5 @@ def engine_info(uuid: str, membership: Any = None, label: str = "", allocation: 
         launcher=membership.launcher if membership else "",
         deadline=allocation.end if allocation.end < math.inf else 0.0,
         notice_s=allocation.notice_s,
+        replaces=replaces,
     )

@@ -16,7 +16,7 @@ from hpc.engine.results import own, pack_value, transmission
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
 from hpc.transport import Disconnected
-from hpc.wire.messages import Goodbye, Interrupt, Message, Notice, Output, Revoke, Stop
+from hpc.wire.messages import Goodbye, Interrupt, Look, Message, Notice, Output, Revoke, Stop
 
 # Results of quick tasks that wait behind a slow one leave after this many times the time that they are held anyway.
 FLUSH_FACTOR: Final = 2.0
@@ -208,12 +208,22 @@ class Control(threading.Thread):
         if type(message) is Revoke:
             self._revoke(message)
         elif type(message) is Interrupt:
-            self._place.interrupts.interrupt_task()
+            self._interrupt(message)
+        elif type(message) is Look:
+            self._place.lookout.answer(message, self._place, self._channel.send)
         elif type(message) is Stop:
             self._departure.cut_short()  # the Stop that ends a departure in peace comes over the work channel
             self._place.interrupts.leave(message.reason)
         elif type(message) is Goodbye:
             self._place.interrupts.leave(f"the controller has left: {message.reason}")
+
+    def _interrupt(self, interrupt: Interrupt) -> None:
+        ledger, key = self._place.ledger, (interrupt.client, interrupt.first)
+
+        def is_meant() -> bool:
+            return ledger.key == key and interrupt.start <= ledger.begun_last() < interrupt.stop
+
+        self._place.interrupts.interrupt_task(is_meant if interrupt.first else None)
 
     def _revoke(self, revoke: Revoke) -> None:
         ledger, work = self._place.ledger, self._work

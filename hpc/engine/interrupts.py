@@ -16,6 +16,10 @@ REPEAT_S: Final = 0.05
 _OURS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
+def _always() -> bool:
+    return True
+
+
 class Leave(BaseException):
     """The engine is to end; raised only where the main thread waits for messages."""
 
@@ -36,6 +40,7 @@ class Interrupts:
         "expired",
         "in_task",
         "interrupted",
+        "is_meant",
         "leaving",
         "notices",
         "on_leave",
@@ -55,6 +60,7 @@ class Interrupts:
         # These announce the end; the control thread hears of them through the bell, and the main thread goes on.
         self.notices: tuple[signal.Signals, ...] = (signal.SIGUSR1,)
         self.on_leave: Callable[[], None] = lambda: None
+        self.is_meant: Callable[[], bool] = _always  # what runs is what is to be interrupted
         self.pending = False  # a signal was sent whose handler has not run yet
         self._sent_at = -math.inf
         self._main = threading.main_thread().ident or 0
@@ -95,15 +101,20 @@ class Interrupts:
                 signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
 
-    def interrupt_task(self) -> None:
-        """Raise KeyboardInterrupt in the user code that runs, if any does. For the control thread."""
-        if self.in_task:
+    def interrupt_task(self, is_meant: Callable[[], bool] | None = None) -> None:
+        """Raise KeyboardInterrupt in the user code that runs, if any does. For the control thread.
+
+        ``is_meant`` says, without a lock, whether what runs at that moment is what is to be interrupted.
+        """
+        self.is_meant = is_meant or _always
+        if self.in_task and self.is_meant():
             self.pending, self._overdue = True, 0.0
             self._send()
 
     def expire(self, since: float) -> None:
         """Do the same to the task that began then, and to no other: its time is up. Once is enough."""
         if self.in_task and self._overdue != since:
+            self.is_meant = _always
             self.pending, self._overdue = True, since
             self._send()
 
@@ -133,7 +144,7 @@ class Interrupts:
         if self.leaving:
             pass
         elif asked:
-            if self.in_task and not (self._overdue and self._overdue != self.since()):
+            if self.in_task and self.is_meant() and not (self._overdue and self._overdue != self.since()):
                 self.interrupted, self.expired = not self._overdue, bool(self._overdue)
                 raise KeyboardInterrupt
             return  # the task ended just before

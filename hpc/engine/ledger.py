@@ -88,6 +88,7 @@ class Ledger:
         self.streamed = 0  # how many pieces of its output have left
         self.limit_s = 0.0  # how long each task of the run may take; 0 for ever
         self.key: Key | None = None
+        self.last: Key | None = None  # what ran before
         self._start = self._next = self._stop = 0
         self._later: list[Range] = []
         self._decided: dict[Key, list[Range]] = {}
@@ -198,10 +199,15 @@ class Ledger:
             taken, self.held = self.held, []
             return taken
 
+    def begun_last(self) -> int:
+        """Return the offset of the task that runs. Takes no lock: signal handlers ask, too."""
+        part = self.slice
+        return self.running if part is None else part.base + part.taken() - 1
+
     def finish(self) -> None:
         """End the run; what it holds stays held."""
         with self.lock:
-            self.key = None
+            self.last, self.key = self.key, None
             self.running = -1
 
     def forked(self) -> None:

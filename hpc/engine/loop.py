@@ -13,6 +13,7 @@ from hpc.engine.deposit import Deposits
 from hpc.engine.functions import FunctionTable
 from hpc.engine.interrupts import Leave
 from hpc.engine.partials import Partials
+from hpc.engine.postmortem import PostMortem
 from hpc.engine.results import own, transmission
 from hpc.engine.shell import Shell
 from hpc.engine.terms import needed, run_on_terms
@@ -43,7 +44,13 @@ class Loop:
         self._identity = identity
         self._lease_s = lease_s
         self.shell = Shell(namespace := place.namespace, place.capture)
-        parts = (namespace, Deposits(namespace), Partials(namespace), self.shell)
+        parts = (
+            namespace,
+            Deposits(namespace),
+            Partials(namespace),
+            self.shell,
+            PostMortem(place.lookout, identity),
+        )
         self._functions = FunctionTable({name: call for part in parts for name, call in part.builtins.items()})
         self._busy_since = 0.0
         place.flush = self._flush_between_tasks

@@ -32,6 +32,7 @@ from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
 from hpc.security.memory import no_core_file
+from hpc.security.peek import prepare
 from hpc.transport.parcels import Parcels
 from hpc.wire.codec import PROTOCOL
 from hpc.wire.messages import Hello
@@ -64,6 +65,8 @@ class EngineOptions:
         Whether to take part in MPI; by default if an MPI launcher started the process.
     label : str
         What whoever starts the group calls it.
+    replaces : str
+        The group whose ids this one is to have.
     resources : tuple of str
         What tasks may ask it for: ``gpu=2``.
     labels : str
@@ -82,6 +85,7 @@ class EngineOptions:
     connection_file: str | Path | None = None
     mpi: bool | None = None
     label: str = ""
+    replaces: str = ""
     resources: tuple[str, ...] = ()
     labels: str = ""
     wait_s: float = WAIT_S
@@ -141,6 +145,7 @@ def _join_mpi(wanted: bool | None) -> Any:
 
 def _serve(options: EngineOptions, membership: Any) -> int:
     identity = current.Identity()
+    prepare()
     if membership is not None:
         identity.rank, identity.size, identity.comm = membership.rank, membership.size, membership.comm
     bell = Bell()
@@ -214,7 +219,7 @@ def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: An
 
 def _hello(membership: Any, options: EngineOptions, allocation: Allocation) -> Any:
     uuid = os.urandom(16).hex()
-    info = engine_info(uuid, membership, options.label, allocation)
+    info = engine_info(uuid, membership, options.label, allocation, replaces=options.replaces)
     try:
         info.resources = resources_of(os.environ, options.resources)
     except ValueError as error:

@@ -53,6 +53,8 @@ class Runner:
         finally:
             capture.active = False
             ledger.finish()
+        if self._place.lookout.is_fresh:
+            self._place.lookout.release()
         if capture:
             for stream, text in capture.take():  # of a thread that outlived its task
                 capture.write_original(STREAMS.index(stream), text)

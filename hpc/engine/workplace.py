@@ -3,13 +3,14 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hpc.engine.capture import Capture
 from hpc.engine.functions import Held
 from hpc.engine.interrupts import Interrupts
 from hpc.engine.ledger import Ledger
+from hpc.engine.lookout import Lookout
 from hpc.engine.namespace import Namespace
 from hpc.engine.results import own, pack_displayed, pack_error, split_text
 from hpc.errors import TaskTimeout
@@ -34,6 +35,7 @@ class Workplace:
     flush: Callable[[], None]
     wake: Callable[[], None]
     ship: Callable[[list[Any], str], list[Any]] = lambda buffers, _: own(buffers)
+    lookout: Lookout = field(default_factory=Lookout)
 
     def failure(self, error: BaseException, function: Held | None, started: float, ended: float) -> Entry:
         """Return the entry of a task that raised."""
@@ -42,6 +44,7 @@ class Workplace:
             if isinstance(error, KeyboardInterrupt):
                 text = f"ran longer than {self.ledger.limit_s:g} s (run_timeout) on {self.namespace.identity}"
                 error = TaskTimeout(text).with_traceback(error.__traceback__)
+        self.lookout.note(error)
         note = "" if function is None else function.explain(error)
         return Entry(Status.FAILED, started, ended, pack_error(error, note))
 

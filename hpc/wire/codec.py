@@ -28,15 +28,15 @@ _OFFERS = (m.Offer, m.Withdraw, m.Fetch, m.Piece, m.Release)
 SPEAKS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
     "client": (*_CONNECTION, *_FETCHES, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown, m.Order, m.Keys),
     "monitor": (*_CONNECTION, m.Query),
-    "engine": (*_CONNECTION, *_FETCHES, m.Results, m.Output, m.Revoked, m.Need, m.Notice, m.Declined),
+    "engine": (*_CONNECTION, *_FETCHES, m.Results, m.Output, m.Revoked, m.Need, m.Notice, m.Sight, m.Declined),
     "launcher": (*_CONNECTION, m.Exited, m.Group, m.Query, m.Shutdown, m.Answer),
     "stranger": (m.Hello,),
 }
 # What the controller says, by the role of the peer that listens.
 HEARS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
-    "client": (*_CONNECTION, *_OFFERS, m.Delivery, m.Engines, m.Ended, m.Answer, m.Output),
+    "client": (*_CONNECTION, *_OFFERS, m.Delivery, m.Engines, m.Ended, m.Answer, m.Output, m.Stalled),
     "monitor": (*_CONNECTION, m.Engines, m.Answer),
-    "engine": (*_CONNECTION, *_OFFERS, m.Define, m.Run, m.Revoke, m.Interrupt, m.Stop),
+    "engine": (*_CONNECTION, *_OFFERS, m.Define, m.Run, m.Revoke, m.Interrupt, m.Stop, m.Look),
     "launcher": (*_CONNECTION, m.Start, m.Stop, m.Answer, m.Order),
 }
 _OPENING = (m.Identify, m.Welcome, m.Refused)

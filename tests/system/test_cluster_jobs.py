@@ -68,6 +68,15 @@ def test_another_total_is_another_job(scheduler: FakeScheduler, processes: Proce
     processes.assert_none_left(files=False)
 
 
+def test_new_processes_are_another_job(scheduler: FakeScheduler, processes: Processes) -> None:
+    with hpc.Cluster(n=2, launcher=scheduler.name, walltime="10m") as rc:
+        before = rc[:].apply_sync(os.getpid)
+        rc.restart_engines(timeout=40)
+        assert rc.ids == [0, 1]
+        assert set(rc[:].apply_sync(os.getpid)).isdisjoint(before)
+    processes.assert_none_left(files=False)
+
+
 def test_waiting_shows_why_and_until_when(scheduler: FakeScheduler, processes: Processes) -> None:
     scheduler.hold = True
     command = processes.spawn(*IPCLUSTER, "start", "-n", "2", "--launcher", scheduler.name, "--timeout", "20")

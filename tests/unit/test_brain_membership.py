@@ -114,7 +114,7 @@ def test_the_launcher_has_a_moment_to_name_the_signal():
         assert not bench.of(m.Engines)
     bench.do(ev.ProcessEnded("h", 100, 6, 0, "Aborted"))
     (end,) = bench.messages(m.Engines)[0].left
-    assert (end.id, end.signal, end.detail) == (0, 6, "was killed by SIGABRT (Aborted)")
+    assert (end.id, end.signal, end.detail, end.stderr) == (0, 6, "was killed by SIGABRT", "Aborted")
     assert bench.brain.next_timeout(bench.now) == pytest.approx(0.03)
     bench.tick(0.03)
     (end,) = bench.messages(m.Engines)[0].left

@@ -175,4 +175,6 @@ def test_the_default_port_is_given_up_if_it_is_taken(monkeypatch):
 def test_a_hostfile_is_spelled_as_the_mpirun_wants_it():
     for flavour, option in (("Open MPI", "--hostfile"), ("MPICH", "-f")):
         command = mpirun.Mpirun("mpirun", flavour, "").command(2, ["prog"], "/a/hosts")
+        going_on = mpirun.Mpirun("mpirun", flavour, "").command(2, ["prog"], go_on=True)
+        assert going_on[3:] == ["--enable-recovery" if flavour == "Open MPI" else "-disable-auto-cleanup", "prog"]
         assert command == ["mpirun", "-n", "2", option, "/a/hosts", "prog"]

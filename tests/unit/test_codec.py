@@ -39,6 +39,8 @@ def values(kind):
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return st.one_of(*map(values, arguments))
+    if origin is tuple:
+        return st.tuples(*map(values, arguments))
     if origin is list:
         return st.lists(values(arguments[0]), max_size=3)
     if origin is tuple:

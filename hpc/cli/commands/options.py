@@ -7,7 +7,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from hpc.cli.commands.joboptions import job_fields
-from hpc.cluster.options import DEFAULT_PORT, LAUNCHERS, ClusterOptions, check, resolve
+from hpc.cluster.options import DEFAULT_PORT, LAUNCHERS, POLICIES, ClusterOptions, check, resolve
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,6 +44,13 @@ _LAUNCH = (
         help="Of the logs of controller and engines.",
     ),
     click.option("--hostfile", type=click.Path(), default="", help="Machines for mpirun, as that mpirun reads them."),
+    click.option(
+        "--policy",
+        type=click.Choice(POLICIES),
+        default=POLICIES[0],
+        show_default=True,
+        help="When an engine crashes: tell, start its group anew, or keep the other ranks if their MPI can.",
+    ),
     # Job scripts say it this way; a person needs -n and --mpi.
     click.option("--group", "launches", type=(int, str), multiple=True, hidden=True),
 )
@@ -72,6 +79,7 @@ def cluster_options(
     log_level: str,
     hostfile: str,
     launches: tuple[tuple[int, str], ...],
+    policy: str,
     site: str = "",
     keep: bool = False,
     **job: Any,
@@ -89,6 +97,7 @@ def cluster_options(
         argv=tuple(sys.argv),
         hostfile=hostfile,
         launches=launches,
+        policy=policy,
         site=site,
         keep=keep,
         job=job_fields(job),

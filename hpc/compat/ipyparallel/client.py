@@ -264,10 +264,11 @@ class Client(hpc.RemoteController):
     def shutdown(
         self, targets: Any = "all", restart: bool = False, hub: bool = False, block: bool | None = None
     ) -> None:
-        """End engines, and with ``hub`` the whole cluster; return when they are gone."""
+        """End engines, and with ``hub`` the whole cluster; or give them new processes. Return when that is done."""
         if restart:
-            raise NotImplementedError("engines cannot be restarted: end them, and start others with Cluster.scale()")
-        super().shutdown(targets, controller=hub)
+            self.restart_engines(targets)
+        else:
+            super().shutdown(targets, controller=hub)
 
 
 def name_of(profile: str, cluster_id: str) -> str:

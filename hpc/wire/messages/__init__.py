@@ -45,6 +45,7 @@ from hpc.wire.messages.engine import (
 )
 from hpc.wire.messages.launcher import Exited, Group, Start
 from hpc.wire.messages.parcels import Fetch, Label, Offer, Piece, Release, Taken, Withdraw
+from hpc.wire.messages.stacks import Look, Sight, Stalled
 
 __all__ = [
     "TOGETHER",
@@ -73,6 +74,7 @@ __all__ = [
     "Keys",
     "Kind",
     "Label",
+    "Look",
     "Message",
     "Need",
     "Notice",
@@ -89,7 +91,9 @@ __all__ = [
     "Revoked",
     "Run",
     "Shutdown",
+    "Sight",
     "Source",
+    "Stalled",
     "Start",
     "Status",
     "Stop",

@@ -51,3 +51,5 @@ class EndReason(IntEnum):
     PREEMPTED = 10
     DEPENDENCY = 16
     TIMEOUT = 17
+    OUT_OF_MEMORY = 20
+    MPI_ABORT = 21

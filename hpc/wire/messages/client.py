@@ -95,9 +95,16 @@ class Abort(Message, tag=18):
 
 
 class Interrupt(Message, tag=19):
-    """Raise KeyboardInterrupt in what the target engines run now. Also controller to engine, ``targets`` then empty."""
+    """Raise KeyboardInterrupt in what the target engines run now. Also controller to engine, ``targets`` then empty.
+
+    With ``first`` only in tasks [start, stop) of that bundle, wherever they run; ``client`` is 0 for the sender's own.
+    """
 
     targets: list[int]
+    client: int = 0
+    first: int = 0
+    start: int = 0
+    stop: int = 0
 
 
 class Query(Message, tag=20):
@@ -176,7 +183,10 @@ class EngineRow(Message):
 
 
 class End(Message):
-    """How an engine ended. ``signal`` and ``exit_code`` are -1 where they are not known; ``detail`` is for people."""
+    """How an engine ended. ``signal`` and ``exit_code`` are -1 where they are not known; ``detail`` is for people.
+
+    ``stderr`` has the last lines that it, or its launcher, wrote there.
+    """
 
     id: int
     rank: int
@@ -186,6 +196,7 @@ class End(Message):
     signal: int = -1
     exit_code: int = -1
     detail: str = ""
+    stderr: str = ""
 
 
 class Engines(Message, tag=65):
