@@ -1,5 +1,6 @@
 """Work for whichever engine is free."""
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterable
@@ -38,6 +39,8 @@ class LoadBalancedView(View):
         How often a task that failed, or whose engine was lost, is tried again.
     expected_s : float
         The seconds that a task takes, 0 if that is not known. It is sent to no engine whose allocation ends earlier.
+    ranks : int
+        How many ranks run each task together (`with_ranks`); 0 for tasks of one engine.
     """
 
     def __init__(
@@ -53,18 +56,22 @@ class LoadBalancedView(View):
         self._targets = targets
         self._retries = retries
         self._expected_s = _checked_s(expected_s)
+        self._ranks, self._everyone = 0, False
         self._placement = Placement(None)
         self._settle()
 
     def __repr__(self) -> str:
         where = "all engines" if self._targets is None else f"engines {ranges(sorted(self._targets))}"
         retries = f", {self._retries} retries" if self._retries else ""
-        return f"<LoadBalancedView of {where}{retries}{f', {self._expected_s:g} s each' if self._expected_s else ''}>"
+        ranks = f", {self._ranks} ranks for each task" if self._ranks else ""
+        each_s = f", {self._expected_s:g} s each" if self._expected_s else ""
+        return f"<LoadBalancedView of {where}{ranks}{retries}{each_s}>"
 
     def _settle(self) -> None:
         options = None
-        if self._retries or self._expected_s:
+        if self._retries or self._expected_s or self._ranks:
             options = m.Options(retries=self._retries, expected_s=self._expected_s)
+            options.ranks, options.everyone = self._ranks, self._everyone
         self._placement = Placement(None, options, self._targets)
 
     @property
@@ -99,8 +106,37 @@ class LoadBalancedView(View):
         self._expected_s = _checked_s(expected_s)
         self._settle()
 
+    @property
+    def ranks(self) -> int:
+        """How many ranks run each task together; 0 for tasks of one engine."""
+        return self._ranks
+
+    def with_ranks(self, n: int, results: str = "root") -> "LoadBalancedView":
+        """Return a view each of whose tasks is run by ``n`` ranks of one group together, on one host where possible.
+
+        All of them call the function. Within it `hpc.comm`, and the names ``comm``, ``rank`` and ``size``, mean a
+        communicator of just these ranks.
+
+        Parameters
+        ----------
+        n : int
+            A task for which no group is large enough ends with `hpc.errors.NoEngines`.
+        results : str
+            Whose value is that of the task: ``"root"``, the one of rank 0, or ``"all"``, the list of all, by rank. If any
+            rank raises, the task fails.
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"a task needs a positive number of ranks, not {n!r}")
+        if results not in ("root", "all"):
+            raise ValueError(f"results must be 'root' or 'all', not {results!r}")
+        view = copy.copy(self)
+        view._ranks, view._everyone = n, results == "all"
+        view._settle()
+        return view
+
     def __len__(self) -> int:
-        return len(self._rc.ids) if self._targets is None else len(self._targets)
+        n = len(self._rc.ids) if self._targets is None else len(self._targets)
+        return n // self._ranks if self._ranks else n
 
     # ------------------------------------------------------------ calls
 

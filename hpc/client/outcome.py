@@ -102,10 +102,12 @@ class Reply:
         if not self.failed(index):
             return None
         if index not in self._errors:
-            rank, host = self.roster.place(self.engine)
             payload = self.entries[index].payload
+            engine = failures.raised_on(payload)
+            engine = self.engine if engine < 0 else engine
+            rank, host = self.roster.place(engine)
             try:
-                self._errors[index] = failures.load_error(payload, engine_id=self.engine, rank=rank, host=host)
+                self._errors[index] = failures.load_error(payload, engine_id=engine, rank=rank, host=host)
             except ProtocolError as error:
                 self._errors[index] = error
         return self._errors[index]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hpc.controller import events as ev
-from hpc.controller import feeding, requests, walltime
+from hpc.controller import feeding, requests, teams, walltime
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
@@ -92,6 +92,8 @@ class Brain:
             self._on_event[type(event)](event, now)
             if self.queues.freed or self.queues.fed:
                 feeding.refill(self.queues, now)
+            if self.queues.teams.restless:
+                self.queues.teams.pump(now)
             return self.out.copy()
         finally:
             self.out.clear()
@@ -147,6 +149,8 @@ class Brain:
             raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
         if submit.options is not None and not 0 <= submit.options.expected_s < math.inf:
             raise ProtocolError(f"a task cannot take {submit.options.expected_s} s")
+        if submit.options is not None and submit.options.ranks:
+            teams.check(submit)
         awaits = feeding.awaited(client, submit, frames)
         known = self.queues.functions
         needs = tuple([digest for digest in functions if not digest.startswith(BUILT_IN)])
@@ -318,6 +322,8 @@ class Brain:
         for alarm, subject in self.timers.due(now):
             if alarm is Alarm.STUCK:
                 self.queues.stuck(subject, now)
+            elif alarm is Alarm.TEAM:
+                self.queues.teams.restless = True
             elif alarm is Alarm.TIME:
                 walltime.run_short(self.queues, subject, now)
             else:

@@ -64,6 +64,7 @@ class Bundle:
         "client",
         "count",
         "declared_s",
+        "everyone",
         "feeds",
         "first",
         "functions",
@@ -74,6 +75,7 @@ class Bundle:
         "pace",
         "parts",
         "pool",
+        "ranks",
         "retries",
         "route",
         "tries",
@@ -100,6 +102,9 @@ class Bundle:
         self.retries = options.retries if options is not None else 0
         # What a task takes, as the client says; 0 if it says nothing.
         self.declared_s = options.expected_s if options is not None else 0.0
+        # How many ranks run each task together, and whether the values of all of them are wanted.
+        self.ranks = options.ranks if options is not None else 0
+        self.everyone = options is not None and options.everyone
         self.pool: Pool | None = None
         self.parts: set[Part] = set()
         self.aborts: list[tuple[int, int]] = []
@@ -198,4 +203,7 @@ def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
     bundle = part.bundle
     if start < 0:
         start, stop = part.start, part.stop
-    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)
+    run = m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)
+    if bundle.ranks and part.engine is not None and part.engine.team is not None:
+        run.team, run.everyone = part.engine.team.ranks, bundle.everyone
+    return run

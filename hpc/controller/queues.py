@@ -10,6 +10,7 @@ from hpc.controller.bundles import Bundle, Part, run_message
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
 from hpc.controller.events import Action, Command, Deliver, Frames, Send, Tell
 from hpc.controller.pools import Pools
+from hpc.controller.teams import Teams
 from hpc.controller.timers import Alarm, Timers
 from hpc.wire import messages as m
 
@@ -23,6 +24,7 @@ class Queues:
         self.out = out
         self.functions: dict[bytes, tuple[m.Define, Frames]] = {}
         self.pools = Pools(registry, timers)
+        self.teams = Teams(self)
         self.freed: list[Engine] = []  # may have direct work that waited behind what has ended now
         self.fed: list[tuple[Bundle, list[int] | None]] = []  # load-balanced, has its arguments now
 
@@ -45,6 +47,9 @@ class Queues:
 
     def balance(self, bundle: Bundle, eligible: list[int] | None, now: float) -> None:
         """Queue new load-balanced work, in the pool of the engines that may run it."""
+        if bundle.ranks:
+            self.teams.add(bundle, eligible)
+            return
         pool = self.pools.find(eligible, bundle.declared_s, now)
         if pool.forsaken:
             detail = f"{pool.why_forsaken}; {self.registry.describe_ids()}"
@@ -61,10 +66,11 @@ class Queues:
         if engine.direct or len(engine.sent) >= WINDOW or not engine.open or part.awaits:
             engine.direct.append(part)
         else:
-            self._send(engine, part)
+            self.send(engine, part)
         engine.refile()
 
-    def _send(self, engine: Engine, part: Part) -> None:
+    def send(self, engine: Engine, part: Part) -> None:
+        """Send a part to an engine, and count it there."""
         bundle = part.bundle
         each_s = bundle.expected_s if bundle.expected_s >= 0 else UNKNOWN_S
         n = part.stop - part.start
@@ -74,13 +80,17 @@ class Queues:
         engine.sent.append(part)
         engine.n_tasks += n
         engine.backlog_s += each_s * n
-        for digest in bundle.needs:
+        self.order(engine, part)
+        bundle.forget_body()
+
+    def order(self, engine: Engine, part: Part) -> None:
+        """Tell an engine to run a part, and what it needs to know for that."""
+        for digest in part.bundle.needs:
             if digest not in engine.holds:
                 engine.holds.add(digest)
                 define, blob = self.functions[digest]
                 self.out.append(Send(engine.id, define, blob))
-        self.out.append(Send(engine.id, run_message(part), bundle.body))
-        bundle.forget_body()
+        self.out.append(Send(engine.id, run_message(part), part.bundle.body))
 
     def _serve(self, seat: Seat) -> None:
         """Send the next piece of a pool that has work to an engine that can take it."""
@@ -88,7 +98,7 @@ class Queues:
         part.seat = seat
         seat.n += part.stop - part.start
         engine = seat.engine
-        self._send(engine, part)
+        self.send(engine, part)
         seat.refile()
         engine.refile()
 
@@ -105,11 +115,13 @@ class Queues:
 
     def refill(self, engine: Engine, now: float) -> None:
         """Give an engine that has made progress more to do, if there is any."""
+        if engine.team is not None:
+            self.teams.progress(engine, now)
         direct = engine.direct
         while direct and len(engine.sent) < WINDOW and engine.open and not direct[0].awaits:
             part = direct.popleft()
             if part.start < part.stop:
-                self._send(engine, part)
+                self.send(engine, part)
         engine.refile()
         seats = engine.seats
         if len(seats) == 1:
@@ -119,6 +131,7 @@ class Queues:
         else:
             self._serve_in_turn(engine)
         if engine.shelf is Shelf.IDLE:
+            self.teams.restless |= bool(self.teams.pools)
             for seat in seats:
                 if seat.pool.mask:
                     self.steal(seat.pool, now)
@@ -327,6 +340,7 @@ class Queues:
         """Send functions again that an engine turns out not to hold, and the part that it dropped for it."""
         engine.holds.difference_update(message.digests)
         part = engine.holding(message.client, message.first, message.start, message.stop)
+        part = part or self.teams.followed(engine, message)
         if part is None:
             return
         for digest in dict.fromkeys((*message.digests, *part.bundle.needs)):

@@ -6,6 +6,7 @@ different connections, decides offsets before they arrive; they are skipped when
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
@@ -185,6 +186,11 @@ class Ledger:
         with self.lock:
             taken, self.held = self.held, []
             return taken
+
+    def assist(self, key: Key, offset: int, number: int) -> None:
+        """Note the task that output belongs to, which another engine accounts for; count its pieces from a number."""
+        with self.lock:
+            self.key, self.running, self.running_since, self.streamed = key, offset, time.time(), number
 
     def finish(self) -> None:
         """End the run; what it holds stays held."""

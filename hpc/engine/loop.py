@@ -15,6 +15,7 @@ from hpc.engine.interrupts import Leave
 from hpc.engine.partials import Partials
 from hpc.engine.results import own, transmission
 from hpc.engine.shell import Shell
+from hpc.engine.teamwork import TeamRunner
 from hpc.engine.work import Runner
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
@@ -49,6 +50,7 @@ class Loop:
         self._outgoing = Outgoing()
         self._forced = forced_by_environment() or ""
         self._runner = Runner(place)
+        self._team_runner = TeamRunner(place)
 
     def __repr__(self) -> str:
         return f"<Loop of {self._identity}, {self._channel!r}, {self._functions!r}>"
@@ -148,7 +150,7 @@ class Loop:
         lock = self._channel.lock
         lock.release()
         try:
-            self._runner.run(run, held, body)
+            (self._team_runner if run.team else self._runner).run(run, held, body)
         finally:
             lock.acquire()
         self._send_held()

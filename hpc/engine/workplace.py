@@ -23,7 +23,7 @@ class Workplace:
     """What running tasks needs. ``flush`` sends what the ledger holds, ``wake`` sets the control thread's timer.
 
     ``ship`` takes the large buffers of a result, and the route that was asked for, and returns frames that no later
-    task can change.
+    task can change. ``collectives`` is an `hpc.mpi.collectives.Collectives`, None without MPI.
     """
 
     ledger: Ledger
@@ -33,6 +33,7 @@ class Workplace:
     flush: Callable[[], None]
     wake: Callable[[], None]
     ship: Callable[[list[Any], str], list[Any]] = lambda buffers, _: own(buffers)
+    collectives: Any = None
 
     def failure(self, error: BaseException, function: Held | None, started: float, ended: float) -> Entry:
         """Return the entry of a task that raised."""

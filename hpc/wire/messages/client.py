@@ -22,11 +22,15 @@ class Options(Message):
     """How the tasks of a bundle may be placed and repeated.
 
     With ``expected_s``, the seconds that a task takes, it is sent only to engines that will be there for as long.
+    With ``ranks``, each task is run by a team of so many ranks of one group; with ``everyone`` its value is the list of
+    what all of them returned.
     """
 
     retries: int = 0
     label: str = ""
     expected_s: float = 0.0
+    ranks: int = 0
+    everyone: bool = False
 
 
 class Source(Message):
