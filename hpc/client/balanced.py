@@ -122,8 +122,8 @@ class LoadBalancedView(View):
         n : int
             A task for which no group is large enough ends with `hpc.errors.NoEngines`.
         results : str
-            Whose value is that of the task: ``"root"``, the one of rank 0, or ``"all"``, the list of all, by rank. If any
-            rank raises, the task fails.
+            Whose value is that of the task: ``"root"``, the one of rank 0, or ``"all"``, the list of all, by rank. If
+            any rank raises, the task fails.
         """
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise ValueError(f"a task needs a positive number of ranks, not {n!r}")

@@ -92,7 +92,7 @@ class Brain:
             self._on_event[type(event)](event, now)
             if self.queues.freed or self.queues.fed:
                 feeding.refill(self.queues, now)
-            if self.queues.teams.restless:
+            while self.queues.teams.restless:
                 self.queues.teams.pump(now)
             return self.out.copy()
         finally:

@@ -29,7 +29,7 @@ def places_of(groups: Iterable[Group]) -> Iterator[Place]:
 
 
 def choose(engines: list[Engine], free: set[int], n: int, is_one_host: bool) -> list[Engine]:
-    """Return ``n`` of those that are free, by rank: whole blocks where possible, so that the same are together again."""
+    """Return ``n`` of those that are free, by rank: whole blocks where possible, so that the same meet again."""
     for start in range(0, len(engines) - n + 1, n):
         block = engines[start : start + n]
         if all(engine.id in free for engine in block):

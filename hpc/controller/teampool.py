@@ -1,19 +1,22 @@
 """Engines that run tasks together, or are about to, and the work that waits for them (`hpc.controller.teams`)."""
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from hpc.controller.balance import Pool, Seat
+from hpc.controller.bundles import Part
 from hpc.controller.engines import Engine, Group
 from hpc.controller.places import Place
 
 
 class TeamPool(Pool):
-    """Work for teams of ``n_ranks``, and who may serve in them."""
+    """Work for teams of ``n_ranks``, and who may serve in them; ``stir`` is called when work goes or comes back."""
 
-    def __init__(self, n_ranks: int, eligible: frozenset[int] | None, needs_s: float) -> None:
+    def __init__(self, n_ranks: int, eligible: frozenset[int] | None, needs_s: float, stir: Callable[[], None]) -> None:
         super().__init__(eligible, needs_s)
         self.n_ranks = n_ranks
+        self._stir = stir
         self.draft: Draft | None = None
         # Why there can be no team for it, as far as is known.
         self.obstacle = ""
@@ -32,6 +35,16 @@ class TeamPool(Pool):
     def forsaken(self) -> bool:
         """Return False: it is `Teams.changed` that looks after pools."""
         return False
+
+    def push_front(self, part: Part) -> None:
+        """Queue a part that came back before what its client has waiting."""
+        super().push_front(part)
+        self._stir()
+
+    def withdraw(self, n: int) -> None:
+        """Count out ``n`` waiting tasks whose parts have been shortened or emptied in place."""
+        super().withdraw(n)
+        self._stir()
 
     def admits(self, engine: Engine, now: float) -> bool:
         """Say whether an engine may serve, now or later."""

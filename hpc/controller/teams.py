@@ -44,6 +44,10 @@ class Teams:
     def __repr__(self) -> str:
         return f"<Teams {list(self.pools.values())}>"
 
+    def stir(self) -> None:
+        """Have `pump` called at the end of the event."""
+        self.restless = True
+
     # ------------------------------------------------------------ work that comes
 
     def add(self, bundle: Bundle, eligible: list[int] | None) -> None:
@@ -54,7 +58,7 @@ class Teams:
             for old, spare in list(self.pools.items()):
                 if len(self.pools) >= SPARE_POOLS and not spare.n_bundles:
                     del self.pools[old]
-            pool = self.pools[key] = TeamPool(*key)
+            pool = self.pools[key] = TeamPool(*key, self.stir)
             self.changed()
         bundle.pool = pool
         pool.n_bundles += 1
@@ -73,8 +77,9 @@ class Teams:
             return ""
         among = " that may run it" if pool.eligible is not None or pool.needs_s else ""
         return (
-            f"a task of {pool.n_ranks} ranks needs as many engines of one MPI group{among}, and the largest has {largest}:"
-            f" start one with 'ipcluster start --mpi -n {pool.n_ranks}' or 'mpirun -n {pool.n_ranks} ipengine'"
+            f"a task of {pool.n_ranks} ranks needs as many engines of one MPI group{among}, and the largest has"
+            f" {largest}: start one with 'ipcluster start --mpi -n {pool.n_ranks}'"
+            f" or 'mpirun -n {pool.n_ranks} ipengine'"
         )
 
     def _give_up(self, pool: TeamPool) -> None:
@@ -223,13 +228,12 @@ class Teams:
         if not places:
             return
         hosts = [place for place in places if place.is_one_host]
-        if hosts and len(hosts) < len(places) and pool.patient_until == math.inf:
+        if not 0 < len(hosts) < len(places):
+            pool.patient_until = math.inf
+        elif pool.patient_until == math.inf:
             pool.patient_until = now + SPREAD_S
             self._queues.timers.set(pool.patient_until, Alarm.TEAM, pool)
-        if hosts and now < pool.patient_until:
-            places = hosts
-        else:
-            places = places[len(hosts) :] or hosts
+        places = hosts if hosts and now < pool.patient_until else places[len(hosts) :] or hosts
         place = max(places, key=lambda place: sum(engine.shelf for engine in place.engines if engine.team is None))
         draft = pool.draft = Draft(pool, Place(list(place.engines), place.is_one_host))
         for engine in place.engines:

@@ -22,6 +22,10 @@ _NOTE: Final = 8
 _ENDED: Final = 0
 
 
+class RaisedElsewhere(CollectiveStalled):
+    """What ends a wait for a rank that has raised: never the first cause."""
+
+
 class TaskTeam:
     """One rank's part in a team, over many tasks.
 
@@ -86,7 +90,7 @@ class TaskTeam:
         self._listen()
         if any(word != _ENDED for word in self._heard.values()):
             who = next(rank for rank, word in self._heard.items() if word != _ENDED)
-            raise CollectiveStalled(f"rank {who} of the team has raised an exception while this one waited for it")
+            raise RaisedElsewhere(f"rank {who} of the team has raised an exception while this one waited for it")
         if self._heard and waited_s > STALLED_S:
             who = ", ".join(map(str, sorted(self._heard)))
             raise CollectiveStalled(f"this rank of the team waits for others, but rank {who} has ended the task")
