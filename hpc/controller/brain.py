@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hpc.controller import events as ev
-from hpc.controller import feeding, requests, teams, walltime
+from hpc.controller import feeding, requests, sending, teams, walltime
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
@@ -297,7 +297,7 @@ class Brain:
             walltime.settle(self.queues, engine)
 
     def _need(self, engine: Engine, need: m.Need, frames: ev.Frames, now: float) -> None:
-        self.queues.resend(engine, need)
+        sending.resend(self.queues, engine, need)
 
     def _notice(self, engine: Engine, notice: m.Notice, frames: ev.Frames, now: float) -> None:
         if notice.why not in walltime.REASONS:

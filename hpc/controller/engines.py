@@ -12,7 +12,7 @@ from hpc.errors import ranges
 from hpc.wire import messages as m
 
 if TYPE_CHECKING:
-    from hpc.controller.teams import Draft, Team
+    from hpc.controller.teampool import Draft, Team
 
 # Parts sent to one engine and not finished. An engine reads nothing while user code runs, so what is sent ahead only
 # has to bridge the way of a result and the next message.

@@ -6,10 +6,11 @@ of direct work is the order of submission on every engine, because one event que
 
 from hpc.controller import feeding
 from hpc.controller.balance import STUCK_S, UNKNOWN_S, WORTH_STEALING_S, Pool, Seat
-from hpc.controller.bundles import Bundle, Part, run_message
+from hpc.controller.bundles import Bundle, Part
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
-from hpc.controller.events import Action, Command, Deliver, Frames, Send, Tell
+from hpc.controller.events import Action, Command, Deliver, Frames, Tell
 from hpc.controller.pools import Pools
+from hpc.controller.sending import order
 from hpc.controller.teams import Teams
 from hpc.controller.timers import Alarm, Timers
 from hpc.wire import messages as m
@@ -80,17 +81,8 @@ class Queues:
         engine.sent.append(part)
         engine.n_tasks += n
         engine.backlog_s += each_s * n
-        self.order(engine, part)
+        order(self, engine, part)
         bundle.forget_body()
-
-    def order(self, engine: Engine, part: Part) -> None:
-        """Tell an engine to run a part, and what it needs to know for that."""
-        for digest in part.bundle.needs:
-            if digest not in engine.holds:
-                engine.holds.add(digest)
-                define, blob = self.functions[digest]
-                self.out.append(Send(engine.id, define, blob))
-        self.out.append(Send(engine.id, run_message(part), part.bundle.body))
 
     def _serve(self, seat: Seat) -> None:
         """Send the next piece of a pool that has work to an engine that can take it."""
@@ -335,19 +327,6 @@ class Queues:
                 parts.append(part)
                 at = part.stop
         return parts if at >= message.stop and parts else []
-
-    def resend(self, engine: Engine, message: m.Need) -> None:
-        """Send functions again that an engine turns out not to hold, and the part that it dropped for it."""
-        engine.holds.difference_update(message.digests)
-        part = engine.holding(message.client, message.first, message.start, message.stop)
-        part = part or self.teams.followed(engine, message)
-        if part is None:
-            return
-        for digest in dict.fromkeys((*message.digests, *part.bundle.needs)):
-            if digest in self.functions and digest not in engine.holds:
-                engine.holds.add(digest)
-                self.out.append(Send(engine.id, *self.functions[digest]))
-        self.out.append(Send(engine.id, run_message(part, message.start, message.stop), part.bundle.body))
 
     # ------------------------------------------------------------ ends without a result
 

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from hpc.controller.balance import Pool, Seat
-from hpc.controller.bundles import Part
+from hpc.controller.bundles import Bundle, Part
 from hpc.controller.engines import Engine, Group
 from hpc.controller.places import Place
 
@@ -45,6 +45,12 @@ class TeamPool(Pool):
         """Count out ``n`` waiting tasks whose parts have been shortened or emptied in place."""
         super().withdraw(n)
         self._stir()
+
+    def piece_size(self, bundle: Bundle, *more: Any) -> int:
+        """Return how many tasks of a bundle make a piece now: nobody else can take one over that a team was given."""
+        if bundle.pace is None or bundle.pace.seconds < 0:
+            return 1
+        return super().piece_size(bundle, *more)
 
     def admits(self, engine: Engine, now: float) -> bool:
         """Say whether an engine may serve, now or later."""

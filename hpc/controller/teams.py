@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from hpc.controller.bundles import Bundle, Part
 from hpc.controller.engines import Engine, Shelf
 from hpc.controller.places import Place, choose, places_of
+from hpc.controller.sending import order
 from hpc.controller.teampool import Draft, Team, TeamPool, capacity, is_free
 from hpc.controller.timers import Alarm
 from hpc.errors import ProtocolError
@@ -96,12 +97,14 @@ class Teams:
         """Take note that engines have come, gone or been told to go, or that there is work for others than before."""
         self._is_stale = self.restless = True
 
-    def _look_around(self) -> None:
+    def _look_around(self, now: float) -> None:
         self._is_stale = False
         self._places = list(places_of(self._queues.registry.groups.values())) if self.pools else []
         for pool in self.pools.values():
             pool.places = None
             pool.obstacle = self._obstacle(pool)
+            if pool.draft is not None and sum(pool.admits(e, now) for e in pool.draft.engines) < pool.n_ranks:
+                self._thaw(pool, now)
 
     def progress(self, engine: Engine, now: float) -> None:
         """Take note that an engine of a team or draft may have ended what it did."""
@@ -169,7 +172,7 @@ class Teams:
         """Have teams begin while there are engines for them, and draft some where there are not."""
         self.restless = False
         if self._is_stale:
-            self._look_around()
+            self._look_around(now)
         for key, pool in list(self.pools.items()):
             if pool.obstacle:
                 self._give_up(pool)
@@ -268,7 +271,7 @@ class Teams:
         team.seat.n = part.stop - part.start
         queues.send(team.root, part)
         for engine in members[1:]:
-            queues.order(engine, part)
+            order(queues, engine, part)
         team.seat.refile()
         pool.patient_until = math.inf
         queues.timers.cancel(Alarm.TEAM, pool)

@@ -4,7 +4,7 @@ import time
 from array import array
 from typing import Any, Final
 
-from hpc.errors import CollectiveStalled
+from hpc.errors import CollectiveStalled, ranges
 from hpc.mpi.collectives import Team
 from hpc.mpi.teamcomm import team_comm_class
 from hpc.wire import objects
@@ -88,12 +88,12 @@ class TaskTeam:
     def _watch(self, waited_s: float) -> None:
         """Raise if a rank that this one waits for has raised, or ended long ago."""
         self._listen()
-        if any(word != _ENDED for word in self._heard.values()):
-            who = next(rank for rank, word in self._heard.items() if word != _ENDED)
-            raise RaisedElsewhere(f"rank {who} of the team has raised an exception while this one waited for it")
+        raised = [rank for rank, word in self._heard.items() if word != _ENDED]
+        if raised:
+            raise RaisedElsewhere(f"rank {raised[0]} of the team has raised an exception while this one waited for it")
         if self._heard and waited_s > STALLED_S:
-            who = ", ".join(map(str, sorted(self._heard)))
-            raise CollectiveStalled(f"this rank of the team waits for others, but rank {who} has ended the task")
+            ended = ranges(sorted(self._heard))
+            raise CollectiveStalled(f"this rank of the team waits for others, but rank {ended} has ended the task")
 
     def _listen(self) -> None:
         from mpi4py import MPI

@@ -8,7 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 # As for the runtime's own operations (`hpc.mpi.collectives`): first ask again and again, then less and less often.
 _SPIN_S: Final = 0.0005
@@ -80,8 +80,9 @@ def team_comm_class() -> Any:
 
         def Probe(  # noqa: N802
             self, source: int = MPI.ANY_SOURCE, tag: int = MPI.ANY_TAG, status: Any = None
-        ) -> bool:
-            return bool(_poll(lambda: self.Iprobe(source, tag, status) or None, TeamComm.watch))
+        ) -> Literal[True]:
+            _poll(lambda: self.Iprobe(source, tag, status) or None, TeamComm.watch)
+            return True
 
         # -------------------------------------------------------- objects
 
@@ -120,7 +121,7 @@ def team_comm_class() -> Any:
                 self._finish(outgoing, data)
             return received
 
-        def probe(self, source: int = MPI.ANY_SOURCE, tag: int = MPI.ANY_TAG, status: Any = None) -> bool:
+        def probe(self, source: int = MPI.ANY_SOURCE, tag: int = MPI.ANY_TAG, status: Any = None) -> Literal[True]:
             return self.Probe(source, tag, status)
 
         def bcast(self, obj: Any, root: int = 0) -> Any:
