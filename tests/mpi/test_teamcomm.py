@@ -114,7 +114,7 @@ def test_it_does_what_mpi4py_does(team: TaskTeam, comm: Any, name: str) -> None:
         assert repr(operation(team.comm)) == repr(expected)
 
 
-@pytest.mark.parametrize("wait", ["barrier", "recv", "Reduce", "Split"])
+@pytest.mark.parametrize("wait", ["barrier", "recv", "Allreduce", "Split"])
 def test_waiting_ends_when_another_rank_raises(team: TaskTeam, wait: str) -> None:
     if RANK == LAST:
         time.sleep(0.05)
