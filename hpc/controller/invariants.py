@@ -48,6 +48,12 @@ def _check_bundle(bundle: Bundle) -> None:
         assert 0 < bundle.left == sum(stop - start for start, stop in covered), bundle
     else:
         assert not covered and bundle.pool is None, bundle
+    if bundle.hold is not None:
+        assert bundle.pool is None and bundle.awaits is None and bundle.hold.bundle is bundle
+        assert not any(part.sent or part.engine for part in bundle.parts), bundle
+        assert not any(wanted.is_impossible for wanted in bundle.hold.wanted)
+        assert not all(wanted.is_met for wanted in bundle.hold.wanted)
+        return
     for part in bundle.parts:
         assert part.bundle is bundle
         if part.sent:
@@ -56,7 +62,7 @@ def _check_bundle(bundle: Bundle) -> None:
         elif bundle.pool is None:
             assert part.engine is not None and part in part.engine.direct
         else:
-            assert part.engine is None and part in bundle.pool.lines[bundle.client.number].parts
+            assert part.engine is None and part in bundle.pool.lines[bundle.client.number].waiting()
 
 
 def _check_engine(brain: "Brain", engine: Engine, bundles: dict[int, Bundle]) -> None:
@@ -83,8 +89,11 @@ def _check_engine(brain: "Brain", engine: Engine, bundles: dict[int, Bundle]) ->
     assert engine.stopping or not engine.farewell
     assert engine.farewell is not Farewell.ASKED or engine.recalls, "nobody will tell it that this is all"
     expected = {id(brain.queues.pools.common)} if engine.visible else set()
-    for (eligible, needs_s), pool in brain.queues.pools.restricted.items():
+    for (eligible, needs_s, demand), pool in brain.queues.pools.restricted.items():
         seat = pool.seats.get(engine.id)
+        if demand is not None and (engine.id in pool.refused or not demand.fits(engine.info)):
+            assert seat is None
+            continue
         timed = bool(needs_s) and engine.ends_at < math.inf
         # Whether it has the time depends on when this was last asked; but it is asked again.
         if engine.visible and (eligible is None or engine.id in eligible) and (seat or not timed):
@@ -101,7 +110,10 @@ def _check_pool(brain: "Brain", pool: Pool, bundles: dict[int, Bundle]) -> None:
     assert len(pool.turns) == len(pool.lines) == len({id(line) for line in pool.turns})
     for line in pool.turns:
         assert pool.lines[line.client.number] is line
-        waiting += [part for part in line.parts if part.start < part.stop]
+        assert line.parts or pool.waiting, "an empty line"
+        priorities = [priority for priority, _ in line.lower]
+        assert priorities == sorted(set(priorities)) and all(p < line.priority for p in priorities)
+        waiting += [part for part in line.waiting() if part.start < part.stop]
     for part in waiting:
         assert part.bundle.pool is pool and part in part.bundle.parts
         bundles[id(part.bundle)] = part.bundle
@@ -146,8 +158,8 @@ def _check_teams(brain: "Brain", bundles: dict[int, Bundle]) -> None:
             assert team.root.team is team
             assert team.seat.n == sum(part.stop - part.start for part in team.root.sent if part.seat is team.seat)
     for key, pool in teams.pools.items():
-        assert key == (pool.n_ranks, pool.eligible, pool.needs_s)
-        waiting = [part for line in pool.turns for part in line.parts if part.start < part.stop]
+        assert key == (pool.n_ranks, pool.eligible, pool.needs_s, pool.demand)
+        waiting = [part for line in pool.turns for part in line.waiting() if part.start < part.stop]
         assert pool.waiting == sum(part.stop - part.start for part in waiting), pool
         for part in waiting:
             assert part.bundle.pool is pool and part in part.bundle.parts

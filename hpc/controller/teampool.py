@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from hpc.controller.balance import Pool, Seat
 from hpc.controller.bundles import Bundle, Part
+from hpc.controller.demands import Demand
 from hpc.controller.engines import Engine, Group
 from hpc.controller.places import Place
 
@@ -13,8 +14,16 @@ from hpc.controller.places import Place
 class TeamPool(Pool):
     """Work for teams of ``n_ranks``, and who may serve in them; ``stir`` is called when work goes or comes back."""
 
-    def __init__(self, n_ranks: int, eligible: frozenset[int] | None, needs_s: float, stir: Callable[[], None]) -> None:
-        super().__init__(eligible, needs_s)
+    def __init__(
+        self,
+        n_ranks: int,
+        eligible: frozenset[int] | None,
+        needs_s: float,
+        demand: Demand | None,
+        *,
+        stir: Callable[[], None],
+    ) -> None:
+        super().__init__(eligible, needs_s, demand)
         self.n_ranks = n_ranks
         self._stir = stir
         self.draft: Draft | None = None
@@ -55,6 +64,8 @@ class TeamPool(Pool):
     def admits(self, engine: Engine, now: float) -> bool:
         """Say whether an engine may serve, now or later."""
         if engine.lost or engine.stopping or engine.dying or engine.ends_at - now <= self.needs_s:
+            return False
+        if self.demand is not None and not self.demand.fits(engine.info):
             return False
         return self.eligible is None or engine.id in self.eligible
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from hpc.controller.bundles import Bundle, Part
+from hpc.controller.demands import Demand, demand_of
 from hpc.controller.engines import Engine, Shelf
 from hpc.controller.places import Place, choose, places_of
 from hpc.controller.sending import order
@@ -29,7 +30,7 @@ SPREAD_S: Final = 1.0
 SPARE_POOLS: Final = 8
 WARM_TEAMS: Final = 64
 
-_Key: TypeAlias = tuple[int, frozenset[int] | None, float]
+_Key: TypeAlias = tuple[int, frozenset[int] | None, float, Demand | None]
 
 
 class Teams:
@@ -53,18 +54,20 @@ class Teams:
 
     def add(self, bundle: Bundle, eligible: list[int] | None) -> None:
         """Queue new work of several ranks."""
-        key = bundle.ranks, None if eligible is None else frozenset(eligible), bundle.declared_s
+        ids = None if eligible is None else frozenset(eligible)
+        key = bundle.ranks, ids, bundle.declared_s, demand_of(bundle.options)
         pool = self.pools.get(key)
         if pool is None:
             for old, spare in list(self.pools.items()):
                 if len(self.pools) >= SPARE_POOLS and not spare.n_bundles:
                     del self.pools[old]
-            pool = self.pools[key] = TeamPool(*key, self.stir)
+            pool = self.pools[key] = TeamPool(*key, stir=self.stir)
             self.changed()
         bundle.pool = pool
         pool.n_bundles += 1
         bundle.nbytes = sum(map(len, bundle.body))
-        pool.push(Part(bundle, 0, bundle.count))
+        for part in sorted(bundle.parts, key=lambda part: part.start) or [Part(bundle, 0, bundle.count)]:
+            pool.push(part)  # what was held has parts already
         self.restless = True
 
     def _obstacle(self, pool: TeamPool) -> str:
@@ -76,7 +79,7 @@ class Teams:
         pool.n_open = max(1, total)
         if largest >= pool.n_ranks or not (registry.engines or pool.eligible is not None):
             return ""
-        among = " that may run it" if pool.eligible is not None or pool.needs_s else ""
+        among = " that may run it" if pool.is_choosy or pool.needs_s else ""
         return (
             f"a task of {pool.n_ranks} ranks needs as many engines of one MPI group{among}, and the largest has"
             f" {largest}: start one with 'ipcluster start --mpi -n {pool.n_ranks}'"
@@ -86,7 +89,7 @@ class Teams:
     def _give_up(self, pool: TeamPool) -> None:
         """End all that waits in a pool."""
         for line in list(pool.lines.values()):
-            for part in [part for part in line.parts if part.start < part.stop]:
+            for part in [part for part in line.waiting() if part.start < part.stop]:
                 part.bundle.parts.remove(part)
                 pool.withdraw(part.stop - part.start)
                 self._queues.end(part.bundle, part.start, part.stop, m.EndReason.NO_ENGINES, pool.obstacle)
@@ -280,6 +283,7 @@ class Teams:
 
 def check(submit: m.Submit) -> None:
     """Refuse what no team can run."""
-    ranks = submit.options.ranks if submit.options is not None else 0
-    if ranks < 0 or submit.targets is not None or submit.kind is m.Kind.EACH:
-        raise ProtocolError(f"a task of {ranks} ranks must be load-balanced work")
+    options = submit.options or m.Options()
+    ranks = options.ranks
+    if ranks < 0 or submit.targets is not None or submit.kind is m.Kind.EACH or options.condition:
+        raise ProtocolError(f"a task of {ranks} ranks must be load-balanced work without a condition")

@@ -15,6 +15,9 @@ class Alarm(Enum):
     STUCK = "stuck"
     TEAM = "team"
     TIME = "time"
+    PATIENCE = "patience"
+    ASK = "ask"
+    ROOM = "room"
 
 
 class Timers:

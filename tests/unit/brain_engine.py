@@ -21,6 +21,7 @@ class FakeEngine:
         self.holds: set[bytes] = set()
         self.runs: deque[list[int]] = deque()
         self.begun = False
+        self.conditional: set[tuple[int, int]] = set()  # bundles that have a condition
         self.mail: deque[m.Message] = deque()
 
     def received(self, message: m.Message) -> None:
@@ -30,6 +31,9 @@ class FakeEngine:
         elif isinstance(message, m.Run):
             assert set(message.functions) <= self.holds, "work came before its function"
             assert message.start < message.stop
+            if message.terms is not None and message.terms.condition:
+                assert message.terms.condition in self.holds, "work came before its condition"
+                self.conditional.add((message.client, message.first))
             if message.team and message.team[0] != self.info.rank:
                 return  # it does what the first one says, and accounts for nothing
             self.runs.append([message.client, message.first, message.start, message.stop])
@@ -45,6 +49,15 @@ class FakeEngine:
     def done(self) -> bool:
         """Whether it has done all that it was sent, and may leave."""
         return self.told and not self.runs and not self.mail
+
+    @property
+    def declines(self) -> bool:
+        """Whether what it would run next has a condition, which is met on two engines of three."""
+        return bool(self.runs) and not self.begun and self.id % 3 == 0 and tuple(self.runs[0][:2]) in self.conditional
+
+    def decline(self) -> m.Declined | None:
+        """Decline the head range, if its condition is not met."""
+        return m.Declined(*self.runs.popleft(), "it is not") if self.declines else None
 
     def begin(self) -> tuple[int, int] | None:
         """Begin the next task; return (client, number)."""

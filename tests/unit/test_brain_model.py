@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+import msgspec
 from brain_engine import FakeEngine
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hpc.controller import events as ev
 from hpc.controller.brain import Brain
+from hpc.wire import codec
 from hpc.wire import messages as m
 
 FUNCTION = b"f" * 16
@@ -31,6 +33,11 @@ class BrainModel(RuleBasedStateMachine):
         self.begins: Counter[tuple[int, int]] = Counter()
         self.retries: dict[tuple[int, int], int] = {}
         self.expected_s: dict[tuple[int, int], float] = {}
+        self.timeouts: dict[tuple[int, int], float] = {}
+        # By the first task of a bundle: the tasks that it waits for, the labels that it asks for.
+        self.after: dict[tuple[int, int], list[int]] = {}
+        self.labels: dict[tuple[int, int], list[str]] = {}
+        self.succeeded: set[tuple[int, int]] = set()
         # Serial number of the submission of each direct task.
         self.direct: dict[tuple[int, int], int] = {}
         self.last_begun: dict[int, int] = {}
@@ -55,16 +62,31 @@ class BrainModel(RuleBasedStateMachine):
                 if isinstance(message, m.Run):
                     assert not self.engines[number].told, "work after the last"
                     expected_s = self.expected_s.get((message.client, message.first), 0.0)
+                    wanted = self.after.get((message.client, message.first), [])
+                    missing = [task for task in wanted if (message.client, task) not in self.succeeded]
+                    assert not missing or message.client in self.gone_clients, f"begun too early: {message}, {missing}"
+                    labels = self.labels.get((message.client, message.first), [])
+                    assert set(labels) <= set(self.engines[number].info.labels), "not where it may run"
                     in_time = self.now + expected_s <= self.engines[number].ends_at
                     assert in_time or not expected_s, "a task that cannot end in time"
             case ev.Command(number, message):
                 self.engines[number].mail.append(message)
                 if isinstance(message, m.Stop):
                     self.engines[number].stopped = True
-            case ev.Deliver(client, item, _):
+            case ev.Deliver(client, item, frames):
                 assert item.engine in self.known, "a result of an engine that clients have not heard of"
                 self.ended(client, item.first + item.start, item.first + item.stop)
+                entries = codec.decode_entries(frames[0]) if frames else []
+                assert len(entries) in (0, item.stop - item.start)
+                failed = {item.start + i for i, entry in enumerate(entries) if entry.status}
+                for offset in failed:
+                    key = client, item.first + offset
+                    assert key in self.direct or self.begins[key] > self.retries[key], "given up too early"
+                done = set(range(item.start, item.stop)) - failed
+                self.succeeded.update((client, item.first + offset) for offset in done)
             case ev.Tell(client, m.Ended() as ended):
+                if ended.reason is m.EndReason.TIMEOUT:
+                    assert self.timeouts[client, ended.first] >= 0, "nobody said how long it may wait"
                 if ended.end is not None:
                     assert ended.end.id not in self.known, "tasks failed before their engine was announced as lost"
                 self.ended(client, ended.first + ended.start, ended.first + ended.stop)
@@ -98,6 +120,7 @@ class BrainModel(RuleBasedStateMachine):
         for rank in range(size):
             name = f"g{self.n_groups}"
             info = m.EngineInfo(f"{name}-{rank}", name, rank, size, "host", 1000 * self.n_groups + rank, 1, "boot")
+            info.labels = ["big"] * (self.n_groups % 2)
             self.newcomers.append(FakeEngine(info, left_s))
 
     @precondition(lambda self: self.newcomers)
@@ -145,8 +168,12 @@ class BrainModel(RuleBasedStateMachine):
             client, first, start, stop = fake.runs[0]
             for task in range(first + start + 1, first + min(start + n, stop)):
                 self.began(fake, client, task)
-            self.do(ev.EngineSaid(fake.id, fake.finish(n, failed)))
-        elif (task := fake.begin()) is not None:
+            results = fake.finish(n, failed)
+            entries = [m.Entry(m.Status(i in results.failed), 0.0, 0.0, b"") for i in range(start, results.stop)]
+            self.do(ev.EngineSaid(fake.id, results, (codec.encode_entries(entries),)))
+        elif fake.up["work"] and (declined := fake.decline()) is not None:
+            self.do(ev.EngineSaid(fake.id, declined))
+        elif not fake.declines and (task := fake.begin()) is not None:
             self.began(fake, *task)
 
     def began(self, fake: FakeEngine, client: int, task: int) -> None:
@@ -223,6 +250,7 @@ class BrainModel(RuleBasedStateMachine):
             self.clients[self.n_clients] = 1
             self.do(ev.ClientCame(self.n_clients))
             self.do(ev.ClientSaid(self.n_clients, m.Define(FUNCTION, "f"), (b"", b"f")))
+            self.do(ev.ClientSaid(self.n_clients, m.Define(OTHER, "g"), (b"", b"g")))
 
     @precondition(lambda self: len(self.clients) > 1)
     @rule()
@@ -242,7 +270,18 @@ class BrainModel(RuleBasedStateMachine):
             self.open_tasks.add((client, first + offset))
             if targets is not None:
                 self.direct[client, first + offset] = self.serial * 1000 + (0 if kind is m.Kind.EACH else offset)
-        options = m.Options(retries=int(str(more.pop("retries", 0))), expected_s=float(str(more.pop("expected_s", 0))))
+        wanted: m.Options = more.pop("options", m.Options())  # type: ignore[assignment]
+        options = msgspec.structs.replace(
+            wanted, retries=int(str(more.pop("retries", 0))), expected_s=float(str(more.pop("expected_s", 0)))
+        )
+        self.timeouts[client, first] = options.timeout_s
+        self.labels[client, first] = options.labels
+        if first > 1 and options.after is not None:
+            tasks = data.draw(st.lists(st.integers(1, first - 1), min_size=1, max_size=3, unique=True))
+            options.after = m.After([(task, task + 1) for task in tasks])
+            self.after[client, first] = tasks
+        else:
+            options.after = None
         self.expected_s[client, first] = options.expected_s
         for offset in range(count):
             self.retries[client, first + offset] = options.retries
@@ -258,10 +297,17 @@ class BrainModel(RuleBasedStateMachine):
     )
     @precondition(lambda self: self.clients)
     def submit_balanced(self, data: st.DataObject, count: int, retries: int, expected_s: float) -> None:
-        eligible = None
+        eligible, options = None, m.Options()
         if data.draw(st.integers(0, 3)) == 0:
             eligible = data.draw(st.lists(st.integers(0, max(self.engines, default=0) + 1), max_size=3))
-        self.submit(data, count, m.Kind.SPAN, None, eligible=eligible, retries=retries, expected_s=expected_s)
+        if data.draw(st.booleans()):
+            options.priority = data.draw(st.sampled_from([0.0, 1.0, -1.0, 2.5]))
+            options.labels = data.draw(st.sampled_from([[], [], ["big"]]))
+            options.timeout_s = data.draw(st.sampled_from([-1.0, 0.0, 0.5, 30.0]))
+            options.condition = data.draw(st.sampled_from([b"", b"", OTHER]))
+            options.after = data.draw(st.sampled_from([None, m.After([])]))
+        more = {"eligible": eligible, "retries": retries, "expected_s": expected_s, "options": options}
+        self.submit(data, count, m.Kind.SPAN, None, **more)
 
     @rule(data=st.data(), times=st.sampled_from([1, 1, 20]))
     @precondition(lambda self: self.clients)
@@ -315,9 +361,23 @@ class BrainModel(RuleBasedStateMachine):
                 for channel, up in fake.up.items():
                     if not up and fake.id in self.engines:
                         self.connect(fake, channel)
-        last = FakeEngine(m.EngineInfo("last", "last", 0, 1, "other", 1, 1, "boot"))
+        last = FakeEngine(m.EngineInfo("last", "last", 0, 1, "other", 1, 1, "boot", labels=["big"]))
         self.connect(last, "work")
         self.connect(last, "control")
+        self.work_off()
+        while self.brain.next_timeout(self.now) is not None and self.open_tasks:  # some have no place to go
+            self.now += 10.0
+            self.do(ev.Tick())
+            self.work_off()
+        for fake in list(self.engines.values()):
+            if fake.id in self.engines and not self.brain.registry.engines[fake.id].group.visible:
+                self.do(ev.EngineDied(fake.id, 15, -1))
+        assert not self.open_tasks, "tasks that never ended"
+        assert all(n == 1 for n in self.outcomes.values())
+        assert not any(client.bundles for client in self.brain.clients.values())
+
+    def work_off(self) -> None:
+        """Have the engines do all that they are sent."""
         for _ in range(500):
             if not any(e.runs or e.mail or e.stopped or e.told for e in self.engines.values()):
                 break
@@ -330,6 +390,8 @@ class BrainModel(RuleBasedStateMachine):
                     self.do(ev.EngineSaid(fake.id, m.Goodbye("told to")))
                 elif fake.done:
                     self.leave(fake)
+                elif (declined := fake.decline()) is not None:
+                    self.do(ev.EngineSaid(fake.id, declined))
                 elif fake.runs:
                     if not fake.begun:
                         task = fake.begin()
@@ -345,12 +407,6 @@ class BrainModel(RuleBasedStateMachine):
             raise AssertionError(
                 f"the work goes round in circles: {self.brain}, {list(self.brain.registry.engines.values())}"
             )
-        for fake in list(self.engines.values()):
-            if fake.id in self.engines and not self.brain.registry.engines[fake.id].group.visible:
-                self.do(ev.EngineDied(fake.id, 15, -1))
-        assert not self.open_tasks, "tasks that never ended"
-        assert all(n == 1 for n in self.outcomes.values())
-        assert not any(client.bundles for client in self.brain.clients.values())
 
 
 TestBrainModel = BrainModel.TestCase
