@@ -292,15 +292,7 @@ class TeamModel(BrainModel):
     @rule(data=st.data(), count=st.sampled_from([1, 2, 30]), ranks=st.integers(1, 3), retries=st.integers(0, 1))
     @precondition(lambda self: self.clients)
     def submit_team(self, data: st.DataObject, count: int, ranks: int, retries: int) -> None:
-        client = data.draw(st.sampled_from(sorted(self.clients)))
-        first = self.clients[client]
-        self.clients[client] += count
-        for number in range(first, first + count):
-            self.open_tasks.add((client, number))
-            self.retries[client, number] = retries
-        options = m.Options(retries=retries, ranks=ranks)
-        message = m.Submit(first, count, m.Kind.SPAN, [b"f" * 16], None, 0.0, options)
-        self.do(ev.ClientSaid(client, message, (b"body",)))
+        self.submit(data, count, m.Kind.SPAN, None, options=m.Options(ranks=ranks), retries=retries)
 
 
 TestTeamModel = TeamModel.TestCase
