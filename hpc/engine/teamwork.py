@@ -145,10 +145,9 @@ class TeamRunner:
             interrupts.in_task = False
             if self._place.interrupts.leaving and not isinstance(error, Exception):
                 raise CollectiveStalled(f"this rank leaves: {self._place.interrupts.leaving}") from None
-            note = "" if function is None else function.explain(error)
-            payload = pack_error(error, note, self._place.namespace.identity.id)
+            entry = self._place.failure(error, function, 0.0, 0.0, engine=self._place.namespace.identity.id)
             is_echo = type(error).__name__ == "RaisedElsewhere"  # without MPI there is no such class to ask for
-            return _Outcome([], payload, f"{type(error).__name__}: {error}", is_echo)
+            return _Outcome([], entry.payload, f"{type(error).__name__}: {error}", is_echo)
         return _Outcome(frames, b"", "", False)
 
     def _add_value(self, team: Any, run: Run, outcome: _Outcome, entry: Entry) -> list[Any]:

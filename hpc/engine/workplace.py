@@ -36,15 +36,17 @@ class Workplace:
     ship: Callable[[list[Any], str], list[Any]] = lambda buffers, _: own(buffers)
     collectives: Any = None
 
-    def failure(self, error: BaseException, function: Held | None, started: float, ended: float) -> Entry:
-        """Return the entry of a task that raised."""
+    def failure(
+        self, error: BaseException, function: Held | None, started: float, ended: float, *, engine: int = -1
+    ) -> Entry:
+        """Return the entry of a task that raised; ``engine`` is where, if another one answers."""
         if self.interrupts.expired:
             self.interrupts.expired = False
             if isinstance(error, KeyboardInterrupt):
                 text = f"ran longer than {self.ledger.limit_s:g} s (run_timeout) on {self.namespace.identity}"
                 error = TaskTimeout(text).with_traceback(error.__traceback__)
         note = "" if function is None else function.explain(error)
-        return Entry(Status.FAILED, started, ended, pack_error(error, note))
+        return Entry(Status.FAILED, started, ended, pack_error(error, note, engine))
 
     def fail_rest(self, error: BaseException, function: Held | None = None) -> None:
         """End everything that is left of the run with one error."""
