@@ -121,8 +121,8 @@ class Pool:
         # What else it must have; and which engines do not meet the condition that is part of that.
         self.demand = demand
         self.refused: dict[int, Refusal] = {}
-        # How many tasks its engines had completed when somebody last looked (`hpc.controller.fairness`).
-        self.progress: dict[int, int] = {}
+        # What its engines were at when somebody last looked (`hpc.controller.fairness`).
+        self.heads: dict[int, Part] = {}
         self.waiting = 0
         self.n_bundles = 0
         self.n_open = 0
@@ -176,7 +176,12 @@ class Pool:
         parts = self._parts(bundle)
         self.waiting += part.stop - part.start
         # What goes on where earlier tries have stopped is to be the first task of what is sent.
-        if parts and parts[0].bundle is bundle and parts[0].start == part.stop != parts[0].stop and not bundle.printed:
+        if (
+            parts
+            and parts[0].bundle is bundle
+            and parts[0].start == part.stop != parts[0].stop
+            and bundle.printed is None
+        ):
             parts[0].start = part.start
             bundle.parts.remove(part)
         else:
@@ -220,7 +225,7 @@ class Pool:
                 turns.rotate(-1)
         else:
             n, piece = length, parts.popleft()
-            if not parts and not line.descend():
+            if not parts and not (line.lower and line.descend()):
                 self._delist(line)
             elif len(turns) > 1:
                 turns.rotate(-1)

@@ -322,7 +322,7 @@ class Brain:
         if output.client in self.clients:
             bundle = self.clients[output.client].bundles.get(output.first)
             if bundle is not None and bundle.retries:
-                bundle.printed[output.offset] = output.number + 1
+                bundle.heard(output.offset, output.number + 1)
             passed_on = m.Output(engine.id, output.first, output.offset, output.number, output.stream, output.text)
             self.out.append(ev.Tell(output.client, passed_on))
 

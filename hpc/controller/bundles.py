@@ -110,23 +110,25 @@ class Bundle:
         # Counted where it matters, for load-balanced work.
         self.nbytes = 0
         self.options = options = submit.options
-        self.retries = options.retries if options is not None else 0
-        self.priority = options.priority if options is not None else 0.0
-        # What a task takes, as the client says; 0 if it says nothing.
-        self.declared_s = options.expected_s if options is not None else 0.0
         # How many ranks run each task together, and whether the values of all of them are wanted.
         self.ranks = options.ranks if options is not None else 0
         self.everyone = options is not None and options.everyone
         self.terms: m.Terms | None = None
-        if options is not None and (options.run_timeout_s or options.condition):
-            self.terms = m.Terms(options.run_timeout_s, options.condition)
+        if options is None:
+            self.retries, self.priority, self.declared_s = 0, 0.0, 0.0
+        else:
+            self.retries, self.priority = options.retries, options.priority
+            # What a task takes, as the client says; 0 if it says nothing.
+            self.declared_s = options.expected_s
+            if options.run_timeout_s or options.condition:
+                self.terms = m.Terms(options.run_timeout_s, options.condition)
         # When it came, and until when it waits for an engine that can take it if there is none.
         self.since = self.give_up_at = 0.0
         # What it waits for, and what waits for it (`hpc.controller.dependencies`).
         self.hold: Hold | None = None
-        self.watches: list[Watch] = []
+        self.watches: list[Watch] | None = None
         # How many pieces of output the earlier tries of a task have sent, where there are any.
-        self.printed: dict[int, int] = {}
+        self.printed: dict[int, int] | None = None
         self.pool: Pool | None = None
         self.parts: set[Part] = set()
         self.aborts: list[tuple[int, int]] = []
@@ -138,6 +140,12 @@ class Bundle:
             f"<Bundle {self.client.number}/{self.first} {where}, {self.left} of {self.count} left, "
             f"parts {sorted((p.start, p.stop) for p in self.parts)}>"
         )
+
+    def heard(self, offset: int, n_outputs: int) -> None:
+        """Take note of how many pieces of output the tries of a task have sent."""
+        if self.printed is None:
+            self.printed = {}
+        self.printed[offset] = n_outputs
 
     def is_named(self, client: int, first: int) -> bool:
         """Say whether this is the bundle that a message names."""
@@ -227,7 +235,7 @@ def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
         start, stop = part.start, part.stop
     run = m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)
     run.terms = bundle.terms
-    if bundle.printed and start in bundle.printed:
+    if bundle.printed is not None and start in bundle.printed:
         terms = bundle.terms or m.Terms()
         run.terms = m.Terms(terms.limit_s, terms.condition, bundle.printed[start])
     if bundle.ranks and part.engine is not None and part.engine.team is not None:

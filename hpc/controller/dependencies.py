@@ -134,6 +134,7 @@ def _watch(client: Client, held: Hold, after: m.After, wanted: Wanted) -> None:
             n = _n_unfinished(bundle, low, high)
             if n:
                 n_open += n
+                bundle.watches = bundle.watches if bundle.watches is not None else []
                 bundle.watches.append(Watch(low, high, wanted, held))
         wanted.left += n_open
         n_ended = stop - start - n_open
@@ -166,7 +167,7 @@ def _n_unfinished(bundle: Bundle, start: int, stop: int) -> int:
 def ended(queues: "Queues", bundle: Bundle, tasks: range, failed: Iterable[int], engine: int) -> None:
     """Tell those who wait for tasks of a bundle that some have ended, on an engine (-1: on none)."""
     start, stop = tasks.start, tasks.stop
-    for watch in bundle.watches:
+    for watch in bundle.watches or ():
         low, high = max(start, watch.start), min(stop, watch.stop)
         if low < high:
             n_failed = sum(low <= offset < high for offset in failed)

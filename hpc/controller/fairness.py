@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 BACKLOG_S: Final = 0.05
 # How many engines are asked at a time.
 MAX_ASKED: Final = 16
-# Engines that have finished nothing for so long while others wait were expected to be quicker than they are.
-LOOK_S: Final = 0.1
+# Engines that are at the same piece for so long while others wait were expected to be quicker than they are.
+LOOK_S: Final = 0.05
 
 
 def make_room(queues: "Queues", pool: "Pool", bundle: Bundle, now: float) -> None:
@@ -31,7 +31,7 @@ def make_room(queues: "Queues", pool: "Pool", bundle: Bundle, now: float) -> Non
         if last.client is bundle.client and last.priority >= bundle.priority:
             return
         if not queues.timers.is_set(Alarm.ROOM, pool):
-            pool.progress.clear()
+            pool.heads = {seat.engine.id: seat.engine.sent[0] for seat in _rich(pool)}
             queues.timers.set(now + LOOK_S, Alarm.ROOM, pool)
         if seat.engine.backlog_s < BACKLOG_S or not _ask_back(queues, seat, bundle):
             return
@@ -43,13 +43,18 @@ def look(queues: "Queues", pool: "Pool", now: float) -> None:
     waiting = [line.parts[0].bundle for line in islice(pool.lines.values(), MAX_ASKED) if line.parts]
     if not waiting:
         return
-    before, pool.progress = pool.progress, {}
-    for seat in list(islice(chain.from_iterable(bucket.values() for bucket in pool.buckets[1:]), 4 * MAX_ASKED)):
+    before, pool.heads = pool.heads, {}
+    for seat in _rich(pool):
         engine = seat.engine
-        pool.progress[engine.id] = engine.completed
-        if before.get(engine.id) == engine.completed:
+        head = pool.heads[engine.id] = engine.sent[0]
+        if before.get(engine.id) is head:
             any(_ask_back(queues, seat, bundle) for bundle in waiting)
     queues.timers.set(now + LOOK_S, Alarm.ROOM, pool)
+
+
+def _rich(pool: "Pool") -> "list[Seat]":
+    """Return seats that something can be asked back from, if not all of them."""
+    return list(islice(chain.from_iterable(bucket.values() for bucket in reversed(pool.buckets[1:])), 4 * MAX_ASKED))
 
 
 def _ask_back(queues: "Queues", seat: "Seat", bundle: Bundle) -> bool:

@@ -58,14 +58,18 @@ class Queues:
         if bundle.ranks:
             self.teams.add(bundle, eligible)
             return
-        pool = self.pools.find(eligible, bundle.declared_s, now, demand_of(bundle.options))
+        demand = demand_of(bundle.options) if bundle.options is not None else None
+        pool = self.pools.find(eligible, bundle.declared_s, now, demand)
         bundle.pool = pool
         pool.n_bundles += 1
         bundle.nbytes = sum(map(len, bundle.body))
-        # What was held has parts already.
-        for part in sorted(bundle.parts, key=START) or [Part(bundle, 0, bundle.count)]:
-            pool.push(part)
-        conditions.forsake(self, pool, now)
+        if bundle.parts:  # it was held
+            for part in sorted(bundle.parts, key=START):
+                pool.push(part)
+        else:
+            pool.push(Part(bundle, 0, bundle.count))
+        if pool is not self.pools.common:
+            conditions.forsake(self, pool, now)
         self.pump(pool, now)
         if pool.waiting and pool.mask:
             fairness.make_room(self, pool, bundle, now)
@@ -275,11 +279,13 @@ class Queues:
     def deliver(self, engine: Engine, bundle: Bundle, message: m.Results, frames: Frames) -> None:
         """Pass results on to the client, and to those that wait for them."""
         client, start, stop, first = bundle.client, message.start, message.stop, message.first
-        client.past.places.append((first + start, first + stop, engine.id))
-        for offset in message.failed:
-            client.past.fail(first + offset, first + offset + 1)
+        past = client.past
+        past.places.append((first + start, first + stop, engine.id))
+        if message.failed:
+            for offset in message.failed:
+                past.fail(first + offset, first + offset + 1)
         bundle.ended(stop - start)
-        if bundle.watches:
+        if bundle.watches is not None:
             dependencies.ended(self, bundle, range(start, stop), message.failed, engine.id)
         if not client.gone:
             item = m.Delivered(first, start, stop, engine.id, message.packed, len(frames))
@@ -327,7 +333,7 @@ class Queues:
         """Tell the client that tasks ended without a result of their own."""
         bundle.ended(stop - start)
         bundle.client.past.fail(bundle.first + start, bundle.first + stop)
-        if bundle.watches:
+        if bundle.watches is not None:
             dependencies.ended(self, bundle, range(start, stop), range(start, stop), -1)
         if bundle.feeds is not None:
             feeding.fail(self, bundle, reason, detail, end)

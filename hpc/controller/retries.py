@@ -64,7 +64,7 @@ def try_again(queues: "Queues", bundle: Bundle, engine: Engine, tried: Tried, no
     for offset, n_outputs in reversed(tried.again):
         bundle.tries[offset] = bundle.tries.get(offset, 0) + 1
         if n_outputs:
-            bundle.printed[offset] = n_outputs
+            bundle.heard(offset, n_outputs)
         queues.back_to_queue(bundle, offset, offset + 1, None)
     for message, frames in tried.standing:
         queues.deliver(engine, bundle, message, frames)
