@@ -74,6 +74,7 @@ class TeamRunner:
         finally:
             capture.active = False
             ledger.finish()
+            ledger.streamed = 0  # of the next task, nothing has left yet
         capture.take()
 
     @contextmanager

@@ -92,7 +92,7 @@ def test_a_sweep_over_pairs(rc: hpc.RemoteController) -> None:
     assert direct.get(START_S) == pids
 
 
-def test_what_comes_back(rc: hpc.RemoteController) -> None:
+def test_what_comes_back(rc: hpc.RemoteController, monkeypatch: pytest.MonkeyPatch) -> None:
     everyone = rc.load_balanced_view().with_ranks(3, results="all")
     assert [value[:3] for value in everyone.apply(where, 5)] == [(5, 0, 3), (5, 1, 3), (5, 2, 3)]
 
@@ -115,6 +115,9 @@ def test_what_comes_back(rc: hpc.RemoteController) -> None:
     rc[:]["size"] = "mine"
     assert everyone.apply(names) == [(0, "mine", 3), (1, "mine", 3), (2, "mine", 3)]
     assert rc[:]["rank"] == [0, 1, 2, 3]
+
+    monkeypatch.setattr("hpc.client.inbox.HOLD_S", 10 * START_S)
+    assert rc[:].apply_async(lambda: 1).get(START_S) == [1] * 4, "nobody waits for output that there is not"
 
     def talk() -> None:
         print(f"this is {hpc.comm().rank}")
