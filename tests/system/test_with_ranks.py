@@ -112,12 +112,11 @@ def test_what_comes_back(rc: hpc.RemoteController, monkeypatch: pytest.MonkeyPat
         return sys.modules["__main__"].names()
 
     assert everyone.apply(names) == [(0, 3, 3), (1, 3, 3), (2, 3, 3)]
+    monkeypatch.setattr("hpc.client.inbox.HOLD_S", 10 * START_S)
+    assert rc[:].apply_async(lambda: 1).get(START_S) == [1] * 4, "nobody waits for output that there is not"
     rc[:]["size"] = "mine"
     assert everyone.apply(names) == [(0, "mine", 3), (1, "mine", 3), (2, "mine", 3)]
     assert rc[:]["rank"] == [0, 1, 2, 3]
-
-    monkeypatch.setattr("hpc.client.inbox.HOLD_S", 10 * START_S)
-    assert rc[:].apply_async(lambda: 1).get(START_S) == [1] * 4, "nobody waits for output that there is not"
 
     def talk() -> None:
         print(f"this is {hpc.comm().rank}")
