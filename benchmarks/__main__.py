@@ -21,6 +21,7 @@ NAMES = (
     "side_by_side",
     "tcp_route",
     "mpi_route",
+    "with_ranks",
     "start",
     "rest",
     "jobs",

@@ -1,5 +1,6 @@
 """Work for whichever engine is free."""
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterable
@@ -57,6 +58,8 @@ class LoadBalancedView(View):
         The seconds that a task takes, 0 if that is not known. It is sent to no engine whose allocation ends earlier.
     label : str
         What tasks are called in records.
+    ranks : int
+        How many ranks run each task together (`with_ranks`); 0 for tasks of one engine.
     """
 
     def __init__(
@@ -72,10 +75,12 @@ class LoadBalancedView(View):
         self._targets = targets
         self._flags: dict[str, Any] = {}
         self._placements: dict[bytes, Placement] = {}
+        self._ranks, self._everyone = 0, False
         self.retries, self.expected_s = retries, expected_s
 
     def __repr__(self) -> str:
         where = "all engines" if self._targets is None else f"engines {ranges(sorted(self._targets))}"
+        where += f", {self._ranks} ranks for each task" if self._ranks else ""
         return f"<LoadBalancedView of {where}{''.join(f', {name} {value}' for name, value in self._flags.items())}>"
 
     retries = Flag(0, flags.count, "How often a task is tried again.")
@@ -105,8 +110,10 @@ class LoadBalancedView(View):
 
     def _options(self, link: "Link", condition: bytes) -> m.Options | None:
         given = self._flags
-        if not given and not condition:
+        if not given and not condition and not self._ranks:
             return None
+        if condition and self._ranks:
+            raise ValueError("a function with conditions (depend, require) cannot be run by several ranks together")
         timeout, run_timeout, after, follow = self.timeout, self.run_timeout, self.after, self.follow
         return m.Options(
             self.retries,
@@ -120,6 +127,8 @@ class LoadBalancedView(View):
             list(self.labels),
             None if after is None else after.to_message(link),
             None if follow is None else follow.to_message(link),
+            self._ranks,
+            self._everyone,
         )
 
     @property
@@ -132,8 +141,38 @@ class LoadBalancedView(View):
         self._targets = None if targets is None or targets == "all" else self._rc._ids_of(targets)
         self._settle()
 
+    @property
+    def ranks(self) -> int:
+        """How many ranks run each task together; 0 for tasks of one engine."""
+        return self._ranks
+
+    def with_ranks(self, n: int, results: str = "root") -> "LoadBalancedView":
+        """Return a view each of whose tasks is run by ``n`` ranks of one group together, on one host where possible.
+
+        All of them call the function. Within it `hpc.comm`, and the names ``comm``, ``rank`` and ``size``, mean a
+        communicator of just these ranks.
+
+        Parameters
+        ----------
+        n : int
+            A task for which no group is large enough ends with `hpc.errors.NoEngines`.
+        results : str
+            Whose value is that of the task: ``"root"``, the one of rank 0, or ``"all"``, the list of all, by rank. If
+            any rank raises, the task fails.
+        """
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"a task needs a positive number of ranks, not {n!r}")
+        if results not in ("root", "all"):
+            raise ValueError(f"results must be 'root' or 'all', not {results!r}")
+        view = copy.copy(self)
+        view._flags = dict(self._flags)
+        view._ranks, view._everyone = n, results == "all"
+        view._settle()
+        return view
+
     def __len__(self) -> int:
-        return len(self._rc.ids) if self._targets is None else len(self._targets)
+        n = len(self._rc.ids) if self._targets is None else len(self._targets)
+        return n // self._ranks if self._ranks else n
 
     # ------------------------------------------------------------ calls
 

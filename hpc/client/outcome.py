@@ -107,10 +107,12 @@ class Reply:
         if not self.failed(index):
             return None
         if index not in self._errors:
-            rank, host = self.roster.place(self.engine)
             payload = self.entries[index].payload
+            engine = failures.raised_on(payload)
+            engine = self.engine if engine < 0 else engine
+            rank, host = self.roster.place(engine)
             try:
-                error = failures.load_error(payload, engine_id=self.engine, rank=rank, host=host)
+                error = failures.load_error(payload, engine_id=engine, rank=rank, host=host)
                 error.traceback = with_sources(error.traceback)
                 self._errors[index] = error
             except ProtocolError as malformed:

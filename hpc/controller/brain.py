@@ -8,7 +8,18 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from hpc.controller import conditions, dependencies, fairness, feeding, patience, requests, stealing, walltime
+from hpc.controller import (
+    conditions,
+    dependencies,
+    fairness,
+    feeding,
+    patience,
+    requests,
+    sending,
+    stealing,
+    teams,
+    walltime,
+)
 from hpc.controller import events as ev
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.deaths import Deaths
@@ -103,11 +114,13 @@ class Brain:
         try:
             self._on_event[type(event)](event, now)
             queues = self.queues
-            while queues.settled or queues.freed or queues.fed:
+            while queues.settled or queues.freed or queues.fed or queues.teams.restless:
                 for held in dependencies.settle(queues):
                     held.submit.eligible = dependencies.eligible(held)
                     self._begin(held.submit, held.bundle, held.awaits, now)
                 feeding.refill(queues, now)
+                if queues.teams.restless:
+                    queues.teams.pump(now)
             return self.out.copy()
         finally:
             self.out.clear()
@@ -164,6 +177,8 @@ class Brain:
         options = submit.options
         if options is not None and not 0 <= options.expected_s < math.inf:
             raise ProtocolError(f"a task cannot take {options.expected_s} s")
+        if options is not None and options.ranks:
+            teams.check(submit)
         awaits = feeding.awaited(client, submit, frames)
         known = self.queues.functions
         needs = tuple([digest for digest in functions if not digest.startswith(BUILT_IN)])
@@ -354,7 +369,7 @@ class Brain:
             walltime.settle(self.queues, engine)
 
     def _need(self, engine: Engine, need: m.Need, frames: ev.Frames, now: float) -> None:
-        self.queues.resend(engine, need)
+        sending.resend(self.queues, engine, need)
 
     def _notice(self, engine: Engine, notice: m.Notice, frames: ev.Frames, now: float) -> None:
         if notice.why not in walltime.REASONS:
@@ -386,6 +401,8 @@ class Brain:
                 self.looks.alarm(subject, now)
             elif alarm is Alarm.STALL:
                 self.stalls.alarm(subject, now)
+            elif alarm is Alarm.TEAM:
+                self.queues.teams.restless = True
             elif alarm is Alarm.TIME:
                 walltime.run_short(self.queues, subject, now)
             elif alarm is Alarm.PATIENCE:

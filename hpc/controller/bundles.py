@@ -67,6 +67,7 @@ class Bundle:
         "client",
         "count",
         "declared_s",
+        "everyone",
         "feeds",
         "first",
         "functions",
@@ -82,6 +83,7 @@ class Bundle:
         "pool",
         "printed",
         "priority",
+        "ranks",
         "retries",
         "route",
         "since",
@@ -108,6 +110,9 @@ class Bundle:
         # Counted where it matters, for load-balanced work.
         self.nbytes = 0
         self.options = options = submit.options
+        # How many ranks run each task together, and whether the values of all of them are wanted.
+        self.ranks = options.ranks if options is not None else 0
+        self.everyone = options is not None and options.everyone
         self.terms: m.Terms | None = None
         if options is None:
             self.retries, self.priority, self.declared_s = 0, 0.0, 0.0
@@ -233,4 +238,6 @@ def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
     if bundle.printed is not None and start in bundle.printed:
         terms = bundle.terms or m.Terms()
         run.terms = m.Terms(terms.limit_s, terms.condition, bundle.printed[start])
+    if bundle.ranks and part.engine is not None and part.engine.team is not None:
+        run.team, run.everyone = part.engine.team.ranks, bundle.everyone
     return run

@@ -4,13 +4,16 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hpc.controller.balance import AHEAD_S, LOW_S, Seat
 from hpc.controller.bundles import Part
 from hpc.controller.fates import Fate
 from hpc.errors import ranges
 from hpc.wire import messages as m
+
+if TYPE_CHECKING:
+    from hpc.controller.teampool import Draft, Team
 
 # Parts sent to one engine and not finished. An engine reads nothing while user code runs, so what is sent ahead only
 # has to bridge the way of a result and the next message.
@@ -81,6 +84,7 @@ class Engine:
         "sent",
         "shelf",
         "stopping",
+        "team",
         "unreachable",
         "work_up",
     )
@@ -109,6 +113,8 @@ class Engine:
         self.holds: set[bytes] = set()
         self.seats: list[Seat] = []
         self.shelf = Shelf.NONE
+        # Those with whom it serves, or is to serve: it takes no other load-balanced work meanwhile.
+        self.team: Team | Draft | None = None
         self.completed = 0
         self.failed = 0
 
@@ -136,7 +142,7 @@ class Engine:
             return "unreachable"
         if self.farewell:
             return "leaving"
-        return "busy" if self.sent or self.direct else "idle"
+        return "busy" if self.sent or self.direct or (self.team is not None and self.team.serves) else "idle"
 
     def holding(self, client: int, first: int, start: int, stop: int) -> Part | None:
         """Return the part sent to it that holds a range of a bundle."""
@@ -154,7 +160,7 @@ class Engine:
 
     def wanted_shelf(self) -> Shelf:
         """Say how the engine should be filed."""
-        if not self.open or self.direct:
+        if not self.open or self.direct or self.team is not None:
             return Shelf.NONE
         n_parts = len(self.sent)
         if not n_parts:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from hpc.controller.balance import Pool
 from hpc.controller.bundles import Bundle, Part
 from hpc.controller.engines import WINDOW, Engine, Farewell, Shelf
+from hpc.controller.places import places_of
+from hpc.controller.teampool import Draft, TeamPool, is_free
 from hpc.controller.timers import Alarm
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ def check(brain: "Brain") -> None:
         _check_engine(brain, engine, bundles)
     for pool in pools:
         _check_pool(brain, pool, bundles)
+    _check_teams(brain, bundles)
+    pools += brain.queues.teams.pools.values()
     for client in brain.clients.values():
         assert not client.gone
         for first, bundle in client.bundles.items():
@@ -140,6 +144,37 @@ def _check_pool(brain: "Brain", pool: Pool, bundles: dict[int, Bundle]) -> None:
     assert pool.mask == mask
     assert set(pool.idle) | set(pool.lean) <= set(pool.seats)
     assert not (pool.waiting and (pool.idle or pool.lean)), "work waits though an engine could take it"
+
+
+def _check_teams(brain: "Brain", bundles: dict[int, Bundle]) -> None:
+    teams = brain.queues.teams
+    assert not teams.restless
+    for engine in brain.registry.engines.values():
+        team = engine.team
+        if isinstance(team, Draft):
+            assert team is team.pool.draft and team.pool in teams.pools.values() and engine in team.engines
+        elif team is not None:
+            assert team.seat.n > 0 and engine in team.members
+            assert team.root.team is team
+            assert team.seat.n == sum(part.stop - part.start for part in team.root.sent if part.seat is team.seat)
+    for key, pool in teams.pools.items():
+        assert key == (pool.n_ranks, pool.eligible, pool.needs_s, pool.demand)
+        waiting = [part for line in pool.turns for part in line.waiting() if part.start < part.stop]
+        assert pool.waiting == sum(part.stop - part.start for part in waiting), pool
+        for part in waiting:
+            assert part.bundle.pool is pool and part in part.bundle.parts
+            bundles[id(part.bundle)] = part.bundle
+        assert pool.waiting or pool.draft is None, "engines are kept from work for nothing"
+        if pool.waiting and not pool.needs_s:
+            for place in places_of(brain.registry.groups.values()):
+                free = [e for e in place.engines if pool.admits(e, 0.0) and _could_serve(e, pool)]
+                assert len(free) < pool.n_ranks or not place.is_one_host, "a team waits though there are engines for it"
+
+
+def _could_serve(engine: Engine, pool: TeamPool) -> bool:
+    if engine.team is None:
+        return engine.shelf is Shelf.IDLE
+    return isinstance(engine.team, Draft) and engine.team.pool is pool and is_free(engine, engine.team)
 
 
 def _check_registry(brain: "Brain") -> None:

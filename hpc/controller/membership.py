@@ -82,6 +82,7 @@ class Membership:
         for engine in engines:
             self.queues.pools.enlist(engine, now)
             engine.refile()
+        self.queues.teams.changed()
         for engine in engines:
             self.queues.refill(engine, now)
 
@@ -132,6 +133,7 @@ class Membership:
     def _close(self, engine: Engine, leaves_as: m.EndReason) -> None:
         was_open = engine.open
         engine.stopping, engine.leaves_as = True, leaves_as
+        self.queues.teams.changed()
         self.queues.pools.reopen(engine, was_open)
 
     def stop(self, engine: Engine, reason: str) -> None:
@@ -183,9 +185,10 @@ class Membership:
         if was_visible:
             self.out.append(Announce(m.Engines([], [end])))
         self.out.append(Dropped(engine.id, end))
-        is_missed = _is_waited_for(engine)
+        is_missed = _is_waited_for(engine) or self.queues.teams.misses(engine)
         self._strand(engine, end, now)
         self.crashed(group, end, now)
+        self.queues.teams.lost(engine, now)
         if not group.visible:
             self._doom(group, f"group {group.name} cannot be complete: {describe_end(end)}")
         elif is_missed:

@@ -9,11 +9,13 @@ from typing import Final
 
 from hpc.controller import conditions, dependencies, fairness, feeding, retries, stealing
 from hpc.controller.balance import UNKNOWN_S, Pool, Seat
-from hpc.controller.bundles import Bundle, Part, run_message
+from hpc.controller.bundles import Bundle, Part
 from hpc.controller.demands import demand_of
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
-from hpc.controller.events import Action, Command, Deliver, Frames, Send, Tell
+from hpc.controller.events import Action, Command, Deliver, Frames, Tell
 from hpc.controller.pools import Pools
+from hpc.controller.sending import order
+from hpc.controller.teams import Teams
 from hpc.controller.timers import Timers
 from hpc.wire import messages as m
 
@@ -29,6 +31,7 @@ class Queues:
         self.out = out
         self.functions: dict[bytes, tuple[m.Define, Frames]] = {}
         self.pools = Pools(registry, timers)
+        self.teams = Teams(self)
         self.freed: list[Engine] = []  # may have direct work that waited behind what has ended now
         self.fed: list[tuple[Bundle, list[int] | None]] = []  # load-balanced, has its arguments now
         self.settled: list[dependencies.Hold] = []  # need not wait for other tasks any more, or would for ever
@@ -52,6 +55,9 @@ class Queues:
 
     def balance(self, bundle: Bundle, eligible: list[int] | None, now: float) -> None:
         """Queue new load-balanced work, in the pool of the engines that may run it."""
+        if bundle.ranks:
+            self.teams.add(bundle, eligible)
+            return
         demand = demand_of(bundle.options) if bundle.options is not None else None
         pool = self.pools.find(eligible, bundle.declared_s, now, demand)
         bundle.pool = pool
@@ -73,10 +79,11 @@ class Queues:
         if engine.direct or len(engine.sent) >= WINDOW or not engine.open or part.awaits:
             engine.direct.append(part)
         else:
-            self._send(engine, part)
+            self.send(engine, part)
         engine.refile()
 
-    def _send(self, engine: Engine, part: Part) -> None:
+    def send(self, engine: Engine, part: Part) -> None:
+        """Send a part to an engine, and count it there."""
         bundle = part.bundle
         each_s = bundle.expected_s if bundle.expected_s >= 0 else UNKNOWN_S
         n = part.stop - part.start
@@ -86,12 +93,7 @@ class Queues:
         engine.sent.append(part)
         engine.n_tasks += n
         engine.backlog_s += each_s * n
-        for digest in bundle.needs:
-            if digest not in engine.holds:
-                engine.holds.add(digest)
-                define, blob = self.functions[digest]
-                self.out.append(Send(engine.id, define, blob))
-        self.out.append(Send(engine.id, run_message(part), bundle.body))
+        order(self, engine, part)
         bundle.forget_body()
 
     def _serve(self, seat: Seat) -> None:
@@ -100,7 +102,7 @@ class Queues:
         part.seat = seat
         seat.n += part.stop - part.start
         engine = seat.engine
-        self._send(engine, part)
+        self.send(engine, part)
         seat.refile()
         engine.refile()
 
@@ -117,11 +119,13 @@ class Queues:
 
     def refill(self, engine: Engine, now: float) -> None:
         """Give an engine that has made progress more to do, if there is any."""
+        if engine.team is not None:
+            self.teams.progress(engine, now)
         direct = engine.direct
         while direct and len(engine.sent) < WINDOW and engine.open and not direct[0].awaits:
             part = direct.popleft()
             if part.start < part.stop:
-                self._send(engine, part)
+                self.send(engine, part)
         engine.refile()
         seats = engine.seats
         if len(seats) == 1:
@@ -131,6 +135,7 @@ class Queues:
         else:
             self._serve_in_turn(engine)
         if engine.shelf is Shelf.IDLE:
+            self.teams.restless |= bool(self.teams.pools)
             for seat in seats:
                 if seat.pool.mask:
                     stealing.steal(self, seat.pool, now)
@@ -319,18 +324,6 @@ class Queues:
                 parts.append(part)
                 at = part.stop
         return parts if at >= message.stop and parts else []
-
-    def resend(self, engine: Engine, message: m.Need) -> None:
-        """Send functions again that an engine turns out not to hold, and the part that it dropped for it."""
-        engine.holds.difference_update(message.digests)
-        part = engine.holding(message.client, message.first, message.start, message.stop)
-        if part is None:
-            return
-        for digest in dict.fromkeys((*message.digests, *part.bundle.needs)):
-            if digest in self.functions and digest not in engine.holds:
-                engine.holds.add(digest)
-                self.out.append(Send(engine.id, *self.functions[digest]))
-        self.out.append(Send(engine.id, run_message(part, message.start, message.stop), part.bundle.body))
 
     # ------------------------------------------------------------ ends without a result
 

@@ -95,7 +95,8 @@ def queue_status(brain: "Brain", now: float) -> dict[str, Any]:
 def n_waiting(brain: "Brain") -> int:
     """Count the load-balanced tasks that wait for an engine."""
     pools = brain.queues.pools
-    return pools.common.waiting + sum(pool.waiting for pool in pools.restricted.values())
+    teams = brain.queues.teams.pools.values()
+    return pools.common.waiting + sum(pool.waiting for pool in (*pools.restricted.values(), *teams))
 
 
 def holders(client: Client, first: int, start: int, stop: int) -> list[int]:

@@ -13,6 +13,7 @@ class Alarm(Enum):
     GRACE = "grace"
     STATUS = "status"
     STUCK = "stuck"
+    TEAM = "team"
     TIME = "time"
     LOOK = "look"
     STALL = "stall"

@@ -22,16 +22,22 @@ class Identity:
 
 engine: Identity | None = None
 departure: Departure | None = None
+# What the running task communicates by, if it is one of several ranks.
+team_comm: Any = None
 
 
 def comm() -> Any:
     """Return the communicator of the engines that were launched together, an ``mpi4py.MPI.Intracomm``.
+
+    Within a task of several ranks (`LoadBalancedView.with_ranks`) it is the communicator of these.
 
     Raises
     ------
     NoCommunicator
         The engine was started without MPI, or this process is no engine.
     """
+    if team_comm is not None:
+        return team_comm
     if engine is None:
         raise NoCommunicator("hpc.comm() is for code that runs on an engine; this process is none")
     if engine.comm is None:

@@ -6,6 +6,7 @@ different connections, decides offsets before they arrive; they are skipped when
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
@@ -203,6 +204,11 @@ class Ledger:
         """Return the offset of the task that runs. Takes no lock: signal handlers ask, too."""
         part = self.slice
         return self.running if part is None else part.base + part.taken() - 1
+
+    def assist(self, key: Key, offset: int, number: int) -> None:
+        """Note the task that output belongs to, which another engine accounts for; count its pieces from a number."""
+        with self.lock:
+            self.key, self.running, self.running_since, self.streamed = key, offset, time.time(), number
 
     def finish(self) -> None:
         """End the run; what it holds stays held."""

@@ -16,6 +16,7 @@ from hpc.engine.partials import Partials
 from hpc.engine.postmortem import PostMortem
 from hpc.engine.results import own, transmission
 from hpc.engine.shell import Shell
+from hpc.engine.teamwork import TeamRunner
 from hpc.engine.terms import needed, run_on_terms
 from hpc.engine.work import Runner
 from hpc.engine.workplace import Workplace
@@ -58,6 +59,7 @@ class Loop:
         self._outgoing = Outgoing()
         self._forced = forced_by_environment() or ""
         self._runner = Runner(place)
+        self._team_runner = TeamRunner(place)
 
     def __repr__(self) -> str:
         return f"<Loop of {self._identity}, {self._channel!r}, {self._functions!r}>"
@@ -157,7 +159,8 @@ class Loop:
         lock = self._channel.lock
         lock.release()
         try:
-            declined = run_on_terms(self._runner, self._place, run, held, body)
+            runner = self._team_runner if run.team else self._runner
+            declined = run_on_terms(runner, self._place, run, held, body)
         finally:
             lock.acquire()
         for message in declined:

@@ -84,11 +84,11 @@ def transmission(segment: Segment) -> tuple[Results, list[Any]]:
     return message, [codec.encode_entries(segment.entries), *segment.buffers]
 
 
-def pack_error(error: BaseException, note: str = "") -> bytes:
-    """Return an exception as the payload of an entry; ``note`` replaces its text."""
+def pack_error(error: BaseException, note: str = "", engine: int = -1) -> bytes:
+    """Return an exception as the payload of an entry; ``note`` replaces its text, ``engine`` is where it was raised."""
     if note:
         error.args = (note, *error.args[1:])
-    return dump_error(error, traceback_text(error))
+    return dump_error(error, traceback_text(error), engine)
 
 
 def traceback_text(error: BaseException) -> str:

@@ -152,7 +152,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     ledger, interrupts, namespace = Ledger(), Interrupts(log.warning), Namespace(identity)
     interrupts.on_leave = bell.ring
     interrupts.since = lambda: ledger.running_since
-    _add_group_work(namespace, interrupts, membership)
+    collectives = _add_group_work(namespace, interrupts, membership)
 
     def wake() -> None:
         ledger.armed = True
@@ -163,7 +163,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
             wake()
 
     capture = Capture((sys.stdout, sys.stderr), printed)
-    place = Workplace(ledger, capture, interrupts, namespace, flush=lambda: None, wake=wake)
+    place = Workplace(ledger, capture, interrupts, namespace, flush=lambda: None, wake=wake, collectives=collectives)
     allocation = _allocation(membership)
     departure = Departure(allocation)
     hello = _hello(membership, options, allocation)
@@ -207,7 +207,7 @@ def _allocation(membership: Any) -> Allocation:
     return allocation
 
 
-def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: Any) -> None:
+def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: Any) -> Any:
     collectives = None
     if membership is not None:
         from hpc.mpi.collectives import Collectives
@@ -215,6 +215,7 @@ def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: An
         collectives = Collectives(membership.runtime_comm, lambda: interrupts.leaving)
     for work in (GroupWork(namespace, collectives), Sharing(namespace, collectives)):
         namespace.builtins = {**namespace.builtins, **work.builtins}
+    return collectives
 
 
 def _hello(membership: Any, options: EngineOptions, allocation: Allocation) -> Any:

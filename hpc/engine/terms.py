@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from hpc.engine.functions import Held
 from hpc.engine.interrupts import Interrupts
+from hpc.engine.teamwork import TeamRunner
 from hpc.engine.work import Runner
 from hpc.engine.workplace import Workplace
 from hpc.errors import DependencyError
@@ -20,7 +21,9 @@ def needed(run: Run) -> list[bytes]:
     return [*run.functions, run.terms.condition]
 
 
-def run_on_terms(runner: Runner, place: Workplace, run: Run, held: list[Held], body: Sequence[Frame]) -> list[Declined]:
+def run_on_terms(
+    runner: Runner | TeamRunner, place: Workplace, run: Run, held: list[Held], body: Sequence[Frame]
+) -> list[Declined]:
     """Run tasks if their condition is met; return what is to be said if it is not. For the main thread."""
     if run.terms is None:
         runner.run(run, held, body)

@@ -65,11 +65,11 @@ class Runner:
         place, now = self._place, time.time
         ledger, interrupts, capture, resolve = place.ledger, place.interrupts, place.capture, place.namespace.resolve
         calls = codec.decode_calls(body[0])
-        positions = _positions(calls) if len(body) > 1 else None
+        positions = call_positions(calls) if len(body) > 1 else None
         each = run.kind == Kind.EACH
         if not calls or (not each and run.stop > len(calls)):
             raise ProtocolError(f"a bundle of {len(calls)} calls cannot hold tasks up to {run.stop}")
-        brought = _values(calls, body)
+        brought = take_values(calls, body)
         route = route_of([frame for frames in brought for frame in frames[1:]]) if brought else ""
         offset, function = ledger.claim(), held[0]
         started = ledger.running_since = now()
@@ -124,7 +124,7 @@ class Runner:
             place.namespace.forget()
 
 
-def _values(calls: list[tuple[int, int, bytes]], body: Sequence[Frame]) -> list[list[Frame]]:
+def take_values(calls: list[tuple[int, int, bytes]], body: Sequence[Frame]) -> list[list[Frame]]:
     """Remove from the end of the calls what is none: values from other engines; return the frames of each."""
     values: list[list[Frame]] = []
     end = len(body)
@@ -135,6 +135,6 @@ def _values(calls: list[tuple[int, int, bytes]], body: Sequence[Frame]) -> list[
     return values
 
 
-def _positions(calls: list[tuple[int, int, bytes]]) -> list[int]:
+def call_positions(calls: list[tuple[int, int, bytes]]) -> list[int]:
     """Return at which frame of the body each call's buffers start."""
     return list(accumulate((n_buffers for _, n_buffers, _ in calls), initial=1))

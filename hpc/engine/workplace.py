@@ -25,7 +25,7 @@ class Workplace:
     """What running tasks needs. ``flush`` sends what the ledger holds, ``wake`` sets the control thread's timer.
 
     ``ship`` takes the large buffers of a result, and the route that was asked for, and returns frames that no later
-    task can change.
+    task can change. ``collectives`` is an `hpc.mpi.collectives.Collectives`, None without MPI.
     """
 
     ledger: Ledger
@@ -36,9 +36,12 @@ class Workplace:
     wake: Callable[[], None]
     ship: Callable[[list[Any], str], list[Any]] = lambda buffers, _: own(buffers)
     lookout: Lookout = field(default_factory=Lookout)
+    collectives: Any = None
 
-    def failure(self, error: BaseException, function: Held | None, started: float, ended: float) -> Entry:
-        """Return the entry of a task that raised."""
+    def failure(
+        self, error: BaseException, function: Held | None, started: float, ended: float, *, engine: int = -1
+    ) -> Entry:
+        """Return the entry of a task that raised; ``engine`` is where, if another one answers."""
         if self.interrupts.expired:
             self.interrupts.expired = False
             if isinstance(error, KeyboardInterrupt):
@@ -46,7 +49,7 @@ class Workplace:
                 error = TaskTimeout(text).with_traceback(error.__traceback__)
         self.lookout.note(error)
         note = "" if function is None else function.explain(error)
-        return Entry(Status.FAILED, started, ended, pack_error(error, note))
+        return Entry(Status.FAILED, started, ended, pack_error(error, note, engine))
 
     def fail_rest(self, error: BaseException, function: Held | None = None) -> None:
         """End everything that is left of the run with one error."""

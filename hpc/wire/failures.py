@@ -23,14 +23,18 @@ class _Failure(msgspec.Struct, array_like=True, frozen=True):
     qualname: str
     builtin: str
     arguments: bytes
+    engine: int = -1
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Failure)
 
 
-def dump_error(error: BaseException, traceback: str) -> bytes:
-    """Return an exception as bytes; ``traceback`` is its text, as people will read it."""
+def dump_error(error: BaseException, traceback: str, engine: int = -1) -> bytes:
+    """Return an exception as bytes; ``traceback`` is its text, as people will read it.
+
+    ``engine`` is the id of the engine that raised it, if it is not the one that answers.
+    """
     kind = type(error)
     try:
         text = str(error)
@@ -43,9 +47,23 @@ def dump_error(error: BaseException, traceback: str) -> bytes:
     except Exception:
         arguments = b""
     builtin = next(k.__name__ for k in kind.__mro__ if k.__module__ == "builtins")
-    return _encoder.encode(
-        _Failure(kind.__name__, _clip(text), _clip(traceback), kind.__module__, kind.__qualname__, builtin, arguments)
-    )
+    names = kind.__module__, kind.__qualname__, builtin
+    return _encoder.encode(_Failure(kind.__name__, _clip(text), _clip(traceback), *names, arguments, engine))
+
+
+def with_more(payload: bytes, lines: list[str]) -> bytes:
+    """Return a dumped error with lines added to its traceback."""
+    failure = _decoder.decode(payload)
+    traceback = "\n".join([failure.traceback.rstrip(), *lines, ""])
+    return _encoder.encode(msgspec.structs.replace(failure, traceback=traceback))
+
+
+def raised_on(payload: bytes) -> int:
+    """Return the id of the engine that raised a dumped error, -1 if it is the one that answers."""
+    try:
+        return _decoder.decode(payload).engine
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return -1  # who loads it says what is wrong
 
 
 def _clip(text: str) -> str:

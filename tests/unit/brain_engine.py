@@ -63,6 +63,8 @@ class FakeEngine:
             if message.terms is not None and message.terms.condition:
                 assert message.terms.condition in self.holds, "work came before its condition"
                 self.conditional.add((message.client, message.first))
+            if message.team and message.team[0] != self.info.rank:
+                return  # it does what the first one says, and accounts for nothing
             self.runs.append([message.client, message.first, message.start, message.stop])
         elif isinstance(message, m.Stop):
             if self.noticed:

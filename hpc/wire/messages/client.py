@@ -42,6 +42,8 @@ class Options(Message):
     be given to an engine (-1: as is usual), and run for ``run_timeout_s`` (0: for ever). ``condition`` is the digest of
     a function that must not return False where they run. Engines must have ``labels``, and as much of ``resources``.
     Tasks wait for what ``after`` says, and run where that of ``follow`` did.
+    With ``ranks``, each task is run by a team of so many ranks of one group; with ``everyone`` its value is the list of
+    what all of them returned.
     """
 
     retries: int = 0
@@ -55,6 +57,8 @@ class Options(Message):
     labels: list[str] = []
     after: After | None = None
     follow: After | None = None
+    ranks: int = 0
+    everyone: bool = False
 
 
 class Source(Message):

@@ -19,7 +19,11 @@ class Terms(Message):
 
 
 class Run(Message, tag=32):
-    """Run tasks [start, stop) of a bundle; the body of the whole bundle follows."""
+    """Run tasks [start, stop) of a bundle; the body of the whole bundle follows.
+
+    ``team`` lists the ranks of the group that run each task together, if not just this one does: the first is the root,
+    which says what is begun, and answers for all. With ``everyone`` it answers with the values of all.
+    """
 
     client: int
     first: int
@@ -30,6 +34,8 @@ class Run(Message, tag=32):
     route: str = ""
     parcels: list[Label] = []
     terms: Terms | None = None
+    team: list[int] = []
+    everyone: bool = False
 
 
 class Revoke(Message, tag=33):
