@@ -292,7 +292,7 @@ class TeamModel(BrainModel):
     @rule(data=st.data(), count=st.sampled_from([1, 2, 30]), ranks=st.integers(1, 3), retries=st.integers(0, 1))
     @precondition(lambda self: self.clients)
     def submit_team(self, data: st.DataObject, count: int, ranks: int, retries: int) -> None:
-        self.submit(data, count, m.Kind.SPAN, None, options=m.Options(ranks=ranks), retries=retries)
+        self.submit(data, count, m.Kind.SPAN, None, options=m.Options(ranks=ranks, retries=retries))
 
 
 TestTeamModel = TeamModel.TestCase
