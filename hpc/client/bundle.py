@@ -102,10 +102,11 @@ class Taker(Protocol):
 class Bundle:
     """Base of both: tasks ``first`` to ``first + count - 1``, of which ``left`` have not ended."""
 
-    __slots__ = ("count", "first", "left", "placement")
+    __slots__ = ("count", "first", "left", "placement", "weight")
 
     def __init__(self, first: int, count: int, placement: Placement) -> None:
         self.first, self.count, self.left, self.placement = first, count, count, placement
+        self.weight = 0  # of the client's credit; see `hpc.client.credit`
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.first}+{self.count}, {self.left} left>"

@@ -15,6 +15,7 @@ from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
 from hpc.controller.membership import Membership, describe_end
 from hpc.controller.orders import Orders
+from hpc.controller.parking import Parking
 from hpc.controller.queues import Queues
 from hpc.controller.timers import Alarm, Timers
 from hpc.errors import ProtocolError, ranges
@@ -45,11 +46,13 @@ class Brain:
         self.membership = Membership(self.registry, self.queues, self.timers, self.out, grace_s)
         self.clients: dict[int, Client] = {}
         self.orders = Orders()
+        self.parking = Parking(self.queues)
         self._paces: dict[bytes, Pace] = {}
         self._on_event: dict[type, Callable[[Any, float], None]] = {
             ev.ClientCame: self._client_came,
             ev.ClientGone: self._client_gone,
             ev.ClientSaid: self._client_said,
+            ev.ClientSlow: self._client_slow,
             ev.EngineCame: self._engine_came,
             ev.EngineCut: self._engine_cut,
             ev.EngineSaid: self._engine_said,
@@ -114,12 +117,22 @@ class Brain:
     def _client_came(self, event: ev.ClientCame, now: float) -> None:
         self.clients[event.client] = Client(event.client)
         self.out.append(ev.Tell(event.client, self.snapshot()))
+        self.parking.grant(self.clients, event.client)
 
     def _client_gone(self, event: ev.ClientGone, now: float) -> None:
         client = self.clients.pop(event.client, None)
         if client is not None:
             # Its bundles keep it alive until the last of their tasks has ended.
             client.gone = True
+            self.parking.fast(client, now)
+            self.parking.grant(self.clients)
+
+    def _client_slow(self, event: ev.ClientSlow, now: float) -> None:
+        client = self.clients.get(event.client)
+        if client is not None and event.is_slow:
+            self.parking.slow(client)
+        elif client is not None:
+            self.parking.fast(client, now)
 
     def _client_said(self, event: ev.ClientSaid, now: float) -> None:
         client = self.clients.get(event.client)
@@ -127,7 +140,12 @@ class Brain:
             client = self.clients[event.client] = Client(event.client)
         said = self._from_client.get(type(event.message))
         if said is not None:
+            is_parked = client.number in self.parking.lots
+            if is_parked:
+                self.parking.unpark(client)
             said(client, event.message, event.frames, now)
+            if is_parked:
+                self.parking.park(client)
 
     def _define(self, client: Client, define: m.Define, frames: ev.Frames, now: float) -> None:
         self.queues.functions.setdefault(define.digest, (define, frames))

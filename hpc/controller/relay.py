@@ -68,6 +68,13 @@ class Relay:
     def __repr__(self) -> str:
         return f"<Relay to {len(self._consumers)} peers, {self.flow!r}, {self.pieces!r}>"
 
+    def owed_nbytes(self, contact: Contact) -> int:
+        """Return how many bytes were offered to a peer that it does not have yet."""
+        consumer = self._consumers.get(_key(contact))
+        if consumer is None:
+            return 0
+        return sum(each.parcel.nbytes - max(0, each.received) for each in consumer.readers.values())
+
     # ------------------------------------------------------------ messages with parcels
 
     def unpack(self, contact: Contact, table: list[m.Label], body: Frames) -> ev.Frames:

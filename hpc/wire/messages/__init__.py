@@ -29,6 +29,7 @@ from hpc.wire.messages.client import (
 )
 from hpc.wire.messages.connection import Ack, EngineInfo, Goodbye, Hello, Identify, Refused, Welcome
 from hpc.wire.messages.engine import Entry, Need, Notice, Output, Results, Revoke, Revoked, Run, Stop
+from hpc.wire.messages.flow import Credit, Hold
 from hpc.wire.messages.launcher import Exited, Group, Start
 from hpc.wire.messages.parcels import Fetch, Label, Offer, Piece, Release, Taken, Withdraw
 
@@ -37,6 +38,7 @@ __all__ = [
     "Abort",
     "Ack",
     "Answer",
+    "Credit",
     "Define",
     "Delivered",
     "Delivery",
@@ -52,6 +54,7 @@ __all__ = [
     "Goodbye",
     "Group",
     "Hello",
+    "Hold",
     "Identify",
     "Interrupt",
     "Kind",
