@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from hpc.controller.relay import Relay
 
 # A client with more than this on its way is slow, if that stays so for a time in which a quick one takes it in.
-HIGH_NBYTES: Final = 128 * 1024 * 1024
+HIGH_NBYTES: Final = 64 * 1024 * 1024
 LOW_NBYTES: Final = HIGH_NBYTES // 2
-PATIENCE_S: Final = 0.2
+PATIENCE_S: Final = 0.1
 
 
 class Congestion:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.system.conftest import Processes, processes  # noqa: F401 - for all tests here
 
 from .network import Network, missing

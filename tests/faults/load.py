@@ -1,8 +1,8 @@
 """A client that submits tasks of all kinds without a pause, checks each result, and counts.
 
-Run as ``python -m tests.faults.load '{"name": ..., "marks": DIRECTORY}'``. It says ``{"up": ids}`` when it has the first
-result, and its counts as the last line, after "stop" on standard input. A task writes its number to a file when it
-runs, so what ran twice can be told.
+Run as ``python -m tests.faults.load '{"name": ..., "marks": DIRECTORY}'``. It says ``{"up": ids}`` when it has the
+first result, and its counts as the last line, after "stop" on standard input. A task writes its number to a file when
+it runs, so what ran twice can be told.
 """
 
 import collections
