@@ -115,4 +115,4 @@ def test_host_gone(network: Network, processes: Processes, marks: Path) -> None:
         engine.kill()
     network.wire()
     across.controller.send_signal(signal.SIGINT)
-    wait_until(lambda: across.controller.poll() is not None, "the end of the controller")
+    wait_until(lambda: not processes.pids(), f"the end of {processes.pids()}")
