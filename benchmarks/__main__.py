@@ -12,7 +12,20 @@ from pathlib import Path
 from benchmarks.harness import Row, as_json, machine, table
 
 # In the order in which they run: what needs a quiet machine first.
-NAMES = ("roundtrip", "tasks", "map", "arrays", "tcp_route", "mpi_route", "start", "rest", "jobs", "brain")
+NAMES = (
+    "roundtrip",
+    "tasks",
+    "map",
+    "arrays",
+    "tcp_route",
+    "mpi_route",
+    "start",
+    "rest",
+    "jobs",
+    "brain",
+    "scale",
+    "faults",
+)
 
 
 def main() -> int:
