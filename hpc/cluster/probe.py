@@ -1,5 +1,6 @@
 """How ranks are started on this machine: found out by asking its programs."""
 
+import os
 import subprocess
 import sys
 from typing import Final
@@ -12,6 +13,8 @@ ASK_TIMEOUT_S: Final = 20.0
 _LIBRARY: Final = (
     "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
 )
+# mpi4py's documentation, "Runtime configuration"; ld.so(8).
+_LIBRARY_CHOICE: Final = ("MPI4PY_LIBMPI", "MPI4PY_MPIABI", "LD_LIBRARY_PATH")
 
 
 def find_launch(scheduler: str) -> Launch:
@@ -39,6 +42,11 @@ def find_launch(scheduler: str) -> Launch:
 def mpi_library() -> str:
     """Return which MPI mpi4py loads, ``openmpi`` or ``mpich``; "" if that cannot be told."""
     return library_of(_ask([sys.executable, "-c", _LIBRARY]))
+
+
+def library_choice() -> dict[str, str]:
+    """Return by which variables this Python finds its MPI library: a job of PBS is handed none of them."""
+    return {name: value for name in _LIBRARY_CHOICE if (value := os.environ.get(name))}
 
 
 def srun_offers() -> tuple[str, ...]:

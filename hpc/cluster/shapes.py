@@ -160,12 +160,14 @@ def make_plan(
     probing : bool
         Whether to look at this machine where nobody says how ranks are started; else it is by ``mpirun``.
     """
-    from hpc.cluster.probe import find_launch
+    from hpc.cluster.probe import find_launch, library_choice
 
     said = fields.get("launch")
     resources = read_job(fields)[1]
     if resources.command:
         raise SpecError("command", "is the shape's to say")
+    if programs.python:
+        resources = resources.replace(environment={**library_choice(), **resources.environment})
     profile = Profile.load(site) if site else None
     if profile is not None:
         resources = at_site(profile, resources)

@@ -236,7 +236,7 @@ class Workforce:
         self._supervisor.changed(self.rows())
 
     def _replace(self, group: EngineGroup, row: GroupRow, again: bool) -> None:
-        what = f"job {row.job} with {group.n} engines has ended: {row.reason}"
+        what = f"{f'job {row.job}' if row.job else row.label} with {group.n} engines has ended: {row.reason}"
         if self._options.keep and again:
             self._supervisor.log(f"{what}; submitting another one")
             self._start_job(group.n)

@@ -46,6 +46,8 @@ def test_engines_in_a_job_come_and_go_with_the_cluster(scheduler: FakeScheduler,
     with cluster as rc:
         assert rc.ids == [0, 1]
         assert (rc[:]["rank"], rc[:]["size"]) == ([0, 1], [2, 2])
+        # The engines say that they are there before the queue is asked again, and tells their nodes.
+        wait_until(lambda: cluster.groups[0].nodes, "the nodes of the job")
         (group,) = cluster.groups
         assert (group.state, group.job.partition(".")[0], group.n, group.nodes) == ("running", "1", 2, ("node1",))
         assert rc.groups[0].id.startswith(f"{group.label}-")

@@ -45,6 +45,14 @@ def test_engines_are_the_ranks_of_the_job():
     assert spec.total_ranks == 8
 
 
+def test_jobs_of_this_python_find_the_mpi_library_that_it_has(monkeypatch):
+    monkeypatch.setenv("MPI4PY_LIBMPI", "/opt/site/libmpi.so")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    ours = shapes.make_plan("pbs", {"ranks": 2}, programs=shapes.Programs("/venv/bin/python"), probing=False)
+    assert ours.engines(name="heat").environment == {"MPI4PY_LIBMPI": "/opt/site/libmpi.so"}
+    assert plan("pbs", ranks=2).engines(name="heat").environment == {}, "a script for any machine says nothing of this"
+
+
 def test_a_cluster_in_a_job_is_told_how_ranks_start_there():
     command = command_of(plan(nodes=2, ranks_per_node=4, launch="srun:pmix").batch(["a.py", "x y"], name="heat"))
     assert command[:6] == ["ipcluster", "run", "--ip", "*", "--port=0", "--name=heat"]

@@ -40,7 +40,7 @@ def command(wait: bool, **job: Any) -> None:
     except (JobScriptError, HpcError, OSError, ValueError) as error:
         fail(str(error))
     click.echo(entry.job.id)
-    say(f"{entry}; output: {entry.job.stdout}")
+    say(f"{entry}; output: {entry.job.stdout.replace('{index}', '*')}")
     if wait:
         raise SystemExit(_wait(entry))
 
