@@ -17,6 +17,7 @@ NAMES = (
     "tasks",
     "map",
     "arrays",
+    "side_by_side",
     "tcp_route",
     "mpi_route",
     "start",

@@ -263,7 +263,7 @@ class Pool:
             segment = self._forget(fd)
             segment.idle_since = now
             self._idle.append(segment)
-        self._trim(memory.available_nbytes() // IDLE_SHARE)
+        self._trim(memory.available_nbytes(2 * SWEEP_S) // IDLE_SHARE)
 
     def _trim(self, limit_nbytes: int) -> None:
         excess = self.nbytes - limit_nbytes
@@ -274,7 +274,8 @@ class Pool:
             excess -= oldest.touched
 
     def trim(self, idle_s: float = IDLE_S) -> None:
-        """Give back to the system what has been idle for so long."""
+        """Give back to the system what has been idle for so long, or is too much by now."""
+        memory.available_nbytes()  # looked at here, so that whoever sends need not wait for it
         with self._lock:
             self._collect()
             before = time.monotonic() - idle_s

@@ -136,6 +136,7 @@ def test_results_that_nobody_takes(processes: Processes) -> None:
     assert rc.load_balanced_view().map(abs, range(-100, 0)) == list(range(100, 0, -1))
     os.kill(lazy.pid, signal.SIGCONT)
     assert lazy.stdout.readline() == "fetched 20000\n"
+    lazy.wait(20)
     end(processes, rc)
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from hpc.dataplane import segments
+from hpc.dataplane import handover, segments
 from hpc.dataplane.outgoing import PIECES_NBYTES, Outgoing
 from hpc.transport import pieces, shared
 from hpc.transport.pieces import PIECE_NBYTES, WINDOW_NBYTES
@@ -24,6 +24,12 @@ def pair():
 def outgoing(monkeypatch):
     monkeypatch.setattr(segments.Pool, "_start_sweeper", lambda _: None)
     return Outgoing()
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Have senders take nobody for busy who only gets to run late."""
+    monkeypatch.setattr(handover, "PRESENT_S", 20)
 
 
 class Receiver:
@@ -65,7 +71,7 @@ def announce(pair, outgoing, buffers):
     ],
     ids=["even", "a byte more", "end of a piece", "pieces", "many"],
 )
-def test_pieces_arrive_in_memory_of_ones_own(pair, outgoing, sizes):
+def test_pieces_arrive_in_memory_of_ones_own(pair, outgoing, patient, sizes):
     data = [noise(nbytes) for nbytes in sizes]
     receiver = Receiver(pair[1])
     announce(pair, outgoing, data).finish()
@@ -90,7 +96,7 @@ def test_bytes_that_will_not_come_are_not_waited_for(pair, outgoing):
     assert [len(frame) for frame in pair[1].recv(5)[1:]] == [0]
 
 
-def test_an_interrupted_sender_is_not_waited_for(pair, outgoing, monkeypatch):
+def test_an_interrupted_sender_is_not_waited_for(pair, outgoing, patient, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 

@@ -67,14 +67,14 @@ def test_idle_segments_go_back(pool):
 
 def test_idle_segments_are_bounded(pool, monkeypatch):
     loans = [pool.lend(4 * MIB) for _ in range(4)]
-    monkeypatch.setattr(memory, "available_nbytes", lambda: 8 * MIB * segments.IDLE_SHARE)
+    monkeypatch.setattr(memory, "available_nbytes", lambda *_: 8 * MIB * segments.IDLE_SHARE)
     loans.clear()
     pool.trim()
     assert pool.nbytes == 8 * MIB
 
 
 def test_what_does_not_fit_is_refused_and_goes_another_way(pool, monkeypatch, caplog):
-    monkeypatch.setattr(memory, "available_nbytes", lambda: 4 * MIB)
+    monkeypatch.setattr(memory, "available_nbytes", lambda *_: 4 * MIB)
     with pytest.raises(NoSegmentError, match="4194304 bytes of memory are available"):
         pool.lend(3 * MIB)
     outgoing = Outgoing()
