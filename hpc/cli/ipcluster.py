@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "scale": ("scale", "Start or end engines of a cluster that runs."),
     "script": ("script", "Print a job script: a cluster in an allocation, a batch run, engines."),
     "submit": ("submit", "Submit such a job."),
+    "keys": ("keys", "List the keys that are let in, hand out more, take them back."),
     "tunnel": ("tunnel", "Reach a cluster from a machine outside, through ssh."),
 }
 

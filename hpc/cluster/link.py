@@ -84,7 +84,7 @@ class Questions:
 
 
 class Monitor:
-    """A connection to a controller that may only look.
+    """A connection to a controller for a few questions, by default one that may only look.
 
     Parameters
     ----------
@@ -92,6 +92,8 @@ class Monitor:
         Of the role monitor or client.
     timeout_s : float
         How long to wait for the controller to welcome us.
+    role : str
+        As what to come: ``monitor`` or ``client``.
 
     Raises
     ------
@@ -99,7 +101,7 @@ class Monitor:
         It cannot be reached, does not answer, or refuses.
     """
 
-    def __init__(self, info: ConnectionInfo, timeout_s: float = 5.0) -> None:
+    def __init__(self, info: ConnectionInfo, timeout_s: float = 5.0, role: str = "monitor") -> None:
         self._info = info
         self._connection = connect(
             unix=info.unix if info.is_local() else "",
@@ -113,7 +115,7 @@ class Monitor:
             m.Hello(
                 protocol=codec.PROTOCOL,
                 software=__version__,
-                role="monitor",
+                role=role,
                 session=uuid.uuid4().hex,
                 channel="",
                 received=0,
@@ -143,11 +145,15 @@ class Monitor:
 
     def ask(self, what: str, timeout_s: float = 5.0) -> Any:
         """Put a query (`messages.Query`) and return the answer's value."""
+        return self.request(lambda number: m.Query(number, what), timeout_s)
+
+    def request(self, make: Callable[[int], m.Message], timeout_s: float = 5.0) -> Any:
+        """Send what ``make`` makes of the number of a request, and return the answer's value."""
         import time
 
         deadline = time.monotonic() + timeout_s
         self._requests += 1
-        packed = self._peer.pack(m.Query(self._requests, what))
+        packed = self._peer.pack(make(self._requests))
         if packed is not None:
             self._connection.send(packed)
         while (left_s := deadline - time.monotonic()) > 0:

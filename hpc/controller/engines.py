@@ -16,6 +16,8 @@ from hpc.wire import messages as m
 WINDOW: Final = 16
 # More ranks than any machine has: a larger size is an error, not a group.
 MAX_GROUP_SIZE: Final = 1 << 24
+# How engines ended is told for so many, the latest.
+MAX_ENDS: Final = 10_000
 
 
 class Shelf(IntEnum):
@@ -256,6 +258,8 @@ class Registry:
         engine.lost = True
         info, group = engine.info, engine.group
         del self.engines[engine.id]
+        if len(self.ends) >= MAX_ENDS:
+            del self.ends[next(iter(self.ends))]
         self.ends[engine.id] = end
         if self.by_process.get((info.host, info.pid)) is engine:
             del self.by_process[info.host, info.pid]

@@ -10,6 +10,7 @@ import uuid
 from dataclasses import replace
 from typing import Final
 
+from hpc.controller.keyring import ROLES, KeyRing
 from hpc.controller.options import ControllerOptions
 from hpc.errors import ConnectError
 from hpc.security.connection import advertised, clusters
@@ -18,8 +19,6 @@ from hpc.security.host import boot_id, hostname, own_start_ticks, pid_space
 from hpc.security.info import ConnectionInfo
 from hpc.transport import new_keypair
 
-# Who gets a file with keys of its own. What peers on this host may be is decided by the unix socket's owner.
-ROLES: Final = ("client", "engine", "monitor")
 _SIOCGIFCONF: Final = 0x8912
 _IFREQ_NBYTES: Final = 40
 
@@ -35,16 +34,16 @@ class Files:
         self.runtime = runtime_dir(self.cluster)
         self.unix = str(self.runtime / SOCKET_NAME)
         self.server_public, self.server_secret = new_keypair()
-        self._keys = {role: new_keypair() for role in ROLES}
-        self._roles = {public: role for role, (public, _) in self._keys.items()}
+        self.keys = KeyRing()
         self.addresses: list[str] = []
+        self._ports: list[int] = []
 
     def __repr__(self) -> str:
         return f"<Files of cluster {self.options.name!r} ({self.cluster[:8]}) in {self.directory}>"
 
     def authorise(self, public_key: str) -> str | None:
         """Return the role that a public key stands for."""
-        return self._roles.get(public_key)
+        return self.keys.authorise(public_key)
 
     def endpoints(self) -> list[str]:
         """Return what to bind: the port for all, then that for engines if there is one."""
@@ -58,12 +57,16 @@ class Files:
 
     def write(self, ports: list[int]) -> None:
         """Write a connection file for each role, and the controller's own."""
+        self._ports = ports
         hosts = interfaces() if self.options.ip == "*" else [self.options.ip]
         self.addresses = _addresses(hosts, ports[0])
         engine_addresses = _addresses(hosts, ports[1]) if len(ports) > 1 else []
         created = time.time()
         for role in (*ROLES, "controller"):
-            public, secret = self._keys.get(role) or (self.server_public, self.server_secret)
+            public, secret = self.server_public, self.server_secret
+            if role in ROLES:
+                own = self.keys.own(role)
+                public, secret = own.public, own.secret
             info = ConnectionInfo(
                 cluster=self.cluster,
                 name=self.options.name,
@@ -82,6 +85,10 @@ class Files:
                 created=created,
             )
             info.save(self.directory / f"{role}.json")
+
+    def write_again(self) -> None:
+        """Write the connection files once more, with the keys of now."""
+        self.write(self._ports)
 
     def remove(self) -> None:
         """Remove the connection files, unless another controller has put its own there, and the runtime directory."""

@@ -7,12 +7,15 @@ import sys
 from hpc.controller.contacts import Contact, software
 from hpc.controller.files import Files
 from hpc.controller.membership import describe_end
+from hpc.controller.moderation import Moderation, OneLine
 from hpc.controller.options import ControllerOptions
 from hpc.errors import ranges
 from hpc.security.host import hostname
 from hpc.wire import messages as m
 
 log = logging.getLogger("hpc.controller")
+# What others can cause as often as they like.
+_caused = log.getChild("peers")
 
 _IN_ORDER = (m.EndReason.GOODBYE, m.EndReason.SHUTDOWN, m.EndReason.WALLTIME, m.EndReason.PREEMPTED)
 
@@ -21,13 +24,14 @@ def set_up_log(options: ControllerOptions) -> None:
     """Log to the file that the options name, else to standard error."""
     handler = logging.FileHandler(options.log_file) if options.log_file else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        logging.Formatter(f"%(asctime)s ipcontroller on {hostname()} [{os.getpid()}] %(levelname)s: %(message)s")
+        OneLine(f"%(asctime)s ipcontroller on {hostname()} [{os.getpid()}] %(levelname)s: %(message)s")
     )
     for old in log.handlers:
         old.close()
     log.handlers[:] = [handler]
     log.setLevel(options.log_level.upper())
     log.propagate = False
+    _caused.filters[:] = [Moderation()]
 
 
 class Journal:
@@ -94,18 +98,22 @@ class Journal:
         else:
             log.info("%d engines of %s were started", group.n, group.group)
 
+    def keys(self, contact: Contact, what: str, role: str, name: str) -> None:
+        """Say who has changed which key; never the key itself."""
+        log.info("keys: %s %s %s, for %s", what, role, name, contact)
+
     def refused(self, who: str, why: str) -> None:
         """Say who was refused, and why."""
-        log.warning("refused %s: %s", who, why)
+        _caused.warning("refused %s: %s", who, why)
 
     def gap(self, contact: object, what: str) -> None:
         """Say that a peer was asked to resume its session."""
-        log.info("asking %s to send again: %s", contact, what)
+        _caused.info("asking %s to send again: %s", contact, what)
 
     def mistake(self, where: str) -> None:
         """Write the traceback of an error in the controller itself."""
-        log.exception("an error in hpc, please report it; going on after what %s said", where)
+        _caused.exception("an error in hpc, please report it; going on after what %s said", where)
 
     def noise(self, detail: str) -> None:
         """Pass on what the transport says of somebody who is no peer."""
-        log.warning("%s", detail)
+        _caused.warning("%s", detail)

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hpc.security.memory import close_to_others, no_core_file
+
 log = logging.getLogger("hpc.controller")
 
 
 @contextmanager
 def own_process(stop: Callable[[str], None]) -> Iterator[socket.socket | None]:
-    """Take over signals and collector of the process; yield a socket that is readable after a signal.
+    """Take over signals, collector and memory of the process; yield a socket that is readable after a signal.
 
     ``stop`` is called, from the signal handler, with the reason why the process is to end. In a thread other than the
     main one, as in tests, take over neither.
@@ -22,6 +24,8 @@ def own_process(stop: Callable[[str], None]) -> Iterator[socket.socket | None]:
     if threading.current_thread() is not threading.main_thread():
         yield None
         return
+    no_core_file()
+    close_to_others()
     # What is there now stays: the collector need not look at it again, nor touch the pages shared with the parent.
     gc.collect()
     gc.freeze()

@@ -110,6 +110,7 @@ class Reception:
             old.data = None
             self._server.close_link(old, linger=False)
         contact.link, link.data = link, contact
+        link.trust(contact.role)
         if link.pid and link.pid == contact.hello.pid:
             contact.pid, contact.started = link.pid, start_ticks(link.pid)
         welcome = m.Welcome(contact.session.received, resumed, contact.number)

@@ -17,6 +17,7 @@ from hpc.controller.brain import Brain
 from hpc.controller.contacts import Contact, Contacts, software
 from hpc.controller.files import Files, explain_busy
 from hpc.controller.journal import Journal, set_up_log
+from hpc.controller.keydesk import KeyDesk
 from hpc.controller.life import LOOK_AGAIN_S, Life, Watched
 from hpc.controller.options import ControllerOptions
 from hpc.controller.outbox import Outbox
@@ -94,6 +95,7 @@ class Controller:
         self.life = Life(server)
         self.journal = Journal()
         self.reception = Reception(files.cluster, server, self.brain, self.contacts)
+        self.keys = KeyDesk(files, server, self.contacts, self._dismiss)
         self.quitting = ""
         # Clients that are away: when to look for them again.
         self._away: list[tuple[float, int, Contact]] = []
@@ -233,6 +235,8 @@ class Controller:
                 body = self.outbox.relay.unpack(contact, message.parcels, body)
             if contact.role == "engine":
                 self.event(ev.EngineSaid(contact.number, message, body), now)
+            elif type(message) is m.Keys:
+                self.outbox.post(contact, self.keys.answer(contact, message))
             else:
                 self.event(ev.ClientSaid(contact.number, message, body), now)
         except GapError as error:
@@ -291,6 +295,8 @@ class Controller:
     def _cut(self, contact: Contact, now: float) -> None:
         if contact.role == "engine":
             self.event(ev.EngineCut(contact.number, contact.channel), now)
+        elif contact.role == "monitor":
+            self._client_gone(contact, "went; nothing is kept for one that only looks", now)
         else:
             contact.away_since = now
             self._look_again(now + CLIENT_LOOK_S, contact)
@@ -312,6 +318,9 @@ class Controller:
             link.data = contact.link = None
             self.reception.refuse(link, reason)
             self._cut(contact, now)
+
+    def _dismiss(self, contact: Contact, reason: str) -> None:
+        self._client_gone(contact, reason, time.monotonic())
 
     def _client_gone(self, contact: Contact, reason: str, now: float) -> None:
         self.journal.client_gone(contact, reason)

@@ -30,6 +30,7 @@ from hpc.engine.walltime import Allocation, find_allocation
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, HpcError
 from hpc.security.host import hostname
+from hpc.security.memory import no_core_file
 from hpc.transport.parcels import Parcels
 from hpc.wire.codec import PROTOCOL
 from hpc.wire.messages import Hello
@@ -100,6 +101,7 @@ def run_engine(options: EngineOptions) -> int:
     It takes over SIGINT, SIGTERM, sys.stdout, sys.stderr and ``sys.modules["__main__"]``, and gives back all but that.
     """
     _log_to_stderr(options.log_level)
+    no_core_file()
     membership = None
     try:
         membership = _join_mpi(options.mpi)

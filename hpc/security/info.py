@@ -1,6 +1,7 @@
 """What stands in a connection file: where a controller is and the keys that it lets in, for one role."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Final, Self
@@ -91,8 +92,11 @@ class ConnectionInfo(msgspec.Struct, kw_only=True, frozen=True):
             It is not there, or it is no connection file.
         """
         try:
-            with open(path, "rb") as file:
+            # A pipe in its place must not make anybody wait.
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
                 found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode):
+                    raise SecurityError(f"{path} is no regular file: not trusting it")
                 if found.st_uid != os.geteuid():
                     raise SecurityError(f"{path} belongs to user {found.st_uid}, not to you: not trusting its keys")
                 if found.st_mode & 0o077:

@@ -40,6 +40,8 @@ class Link:
         ``unix`` or ``tcp``.
     local : bool
         Whether the peer is known to run on this host.
+    key : str
+        The public key that it proved to have, '' on a unix socket.
     pid : int
         The peer's process, told by the kernel; 0 where that is not known.
     name : str
@@ -50,12 +52,16 @@ class Link:
         Free for the owner of the server; None at first.
     """
 
-    __slots__ = ("closed", "data", "local", "name", "pid", "roles", "route")
+    __slots__ = ("closed", "data", "key", "local", "name", "pid", "roles", "route")
 
     def __init__(self, *, roles: frozenset[str], route: str, name: str, pid: int = 0, local: bool = False) -> None:
         self.roles, self.route, self.name, self.pid, self.local = roles, route, name, pid, local
+        self.key = ""
         self.closed = False
         self.data: Any = None
+
+    def trust(self, role: str) -> None:
+        """Take as much from the peer as its role, which is known by now, may have to say."""
 
     def __repr__(self) -> str:
         return f"<Link {self.name}, may be {' or '.join(sorted(self.roles)) or 'nothing'}{', closed' * self.closed}>"

@@ -99,10 +99,13 @@ class Server:
         tcp = self._tcp
         if tcp is not None and tcp.awake:
             tcp.turn()
-        if self._arrivals:
+        if self._arrivals or (tcp is not None and tcp.awake):
             timeout_s = 0.0
         elif self._condemned:
             left_s = max(0.0, self._condemned[0][0] - time.monotonic())
+            timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
+        if tcp is not None and tcp.threshold.watched:
+            left_s = tcp.threshold.wait_s(time.monotonic())
             timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
         links, handlers = self._links, self._handlers
         for fd, events in self._poller.poll(timeout_s):
@@ -113,6 +116,8 @@ class Server:
                 handlers[fd](events)
         if tcp is not None and tcp.awake:
             tcp.turn()
+        if tcp is not None and tcp.threshold.watched:
+            tcp.patrol(time.monotonic())
         if self._condemned:
             self._execute()
         arrivals, self._arrivals = self._arrivals, []
@@ -228,7 +233,7 @@ class Server:
                 self._write(link)  # which drops it when all is out
         elif self._tcp is not None:
             self._tcp.close_link(link, linger)
-        if linger:
+        if linger and not (isinstance(link, UnixLink) and link.closed):
             self._condemned.append((time.monotonic() + LINGER_S, link))
 
     def _execute(self) -> None:
@@ -258,6 +263,15 @@ class Server:
         self._links[link.fd] = link
         self._poller.register(link.fd, READ)
         return link
+
+    def tcp_links(self) -> list[Link]:
+        """Return all links that use TCP."""
+        return list(self._tcp.links.values()) if self._tcp else []
+
+    def withdraw(self, key: str) -> None:
+        """Cut all connections that were made with a public key; what they have sent and is not read is dropped."""
+        if self._tcp is not None:
+            self._tcp.withdraw(key)
 
     def watch(self, fd: int, token: Any) -> None:
         """Report a descriptor (pidfd, pipe) as WATCH with this token in every turn in which it is readable."""

@@ -67,6 +67,8 @@ class TcpConnection(Connection):
         self._closed = False
         # A signal handler has raised between the parts of a transmission: how many have moved cannot be told.
         self._torn = False
+        # The key is let in no more: zmq would try it for ever, while there may be a new one in the connection file.
+        self._refused = False
         context = _shared.acquire()
         self._sock = sock = context.socket(zmq.DEALER)
         self._monitor = zmtp.monitor(context, sock, _WATCHED)
@@ -100,12 +102,14 @@ class TcpConnection(Connection):
         self._fd = int(sock.getsockopt(zmq.FD))
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+        self._poll.register(int(self._monitor.getsockopt(zmq.FD)), select.POLLIN)
         sock.connect(self.address)
 
     @property
     def connected(self) -> bool:  # noqa: D102
         while not self._closed and (found := zmtp.next_event(self._monitor)) is not None:
             self._up = found[0] == zmtp.SUCCEEDED
+            self._refused |= found[0] == zmtp.FAILED_AUTH
         return self._up and not self._closed and not self._torn
 
     def shake_hands(self, deadline: float) -> None:
@@ -120,7 +124,8 @@ class TcpConnection(Connection):
             event, value = found
             if event == zmtp.FAILED_AUTH:
                 raise KeyRefused(
-                    f"{self.address} refused: wrong key. The connection file is of another cluster or of an earlier one"
+                    f"{self.address} refused: wrong key. The connection file is of another cluster, of an earlier one,"
+                    " or the key in it was revoked or renewed since"
                 )
             if event == zmtp.FAILED_NO_DETAIL:
                 raise KeyRefused(
@@ -159,7 +164,10 @@ class TcpConnection(Connection):
                 left_ms = None if deadline is None else (deadline - time.monotonic()) * 1000
                 if left_ms is not None and left_ms <= 0:
                     return None
-                self._poll.poll(left_ms)
+                ready = self._poll.poll(left_ms)
+                if len(ready) > 1 or (ready and ready[0][0] != self._fd):
+                    self.connected  # noqa: B018 - takes in what the monitor has to say
+                    self._check()
             try:
                 parts = [self._recv(zmtp.NOBLOCK, False)]
                 while parts[-1].more:
@@ -178,12 +186,14 @@ class TcpConnection(Connection):
             raise self._lost("closed")
         if self._torn:
             raise self._lost("interrupted in the midst of a transmission")
+        if self._refused:
+            raise self._lost("its key is let in no more")
 
     def fileno(self) -> int:  # noqa: D102
         return self._fd
 
     def pending(self) -> bool:  # noqa: D102
-        return self._torn or self._closed or zmtp.readable(self._sock)
+        return self._torn or self._closed or self._refused or zmtp.readable(self._sock)
 
     def close(self) -> None:  # noqa: D102
         if self._closed:

@@ -8,13 +8,16 @@ its connection (ZMQ_SRCFD), and the monitor tells which descriptor was accepted 
 import ctypes
 import errno
 import os
-import socket
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hpc.transport import zmtp
 from hpc.transport.framing import Frame
 from hpc.transport.link import CLOSED, FRAMES, NOBODY, NOISE, OPENED, Arrival, Link
+from hpc.transport.tcp_link import Channel, TcpLink
+from hpc.transport.threshold import Threshold
 
 if TYPE_CHECKING:
     zmq: Any
@@ -25,6 +28,8 @@ else:
 
 # What is read in one turn before unix peers and the owner get theirs; zmq takes its peers in turns by itself.
 MESSAGES_PER_TURN: Final = 256
+# Connections may come and go as fast as they are counted.
+EVENTS_PER_TURN: Final = 64
 NBYTES_PER_TURN: Final = 16 * 1024 * 1024
 BACKLOG: Final = 1024
 _new: Final = tuple.__new__
@@ -32,61 +37,6 @@ _SNDMORE_NOBLOCK: Final = zmtp.SNDMORE | zmtp.NOBLOCK
 ZAP_DOMAIN: Final = b"hpc"
 # Routing ids of links that are gone are remembered, so that a late message does not look like a new peer.
 MAX_BURIED: Final = 10000
-
-
-class TcpLink(Link):
-    """A peer on a zmq connection."""
-
-    __slots__ = ("channel", "routing_id")
-
-    def __init__(self, routing_id: bytes, channel: "Channel", role: str) -> None:
-        super().__init__(roles=frozenset({role}), route="tcp", name=f"{channel.address} (tcp)")
-        self.routing_id = routing_id
-        self.channel = channel
-
-
-class Channel:
-    """A TCP connection between its ACCEPTED and its DISCONNECTED, and the link it belongs to once that is known."""
-
-    __slots__ = ("address", "alive", "fd", "link", "quiet", "reason")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.address = peer_address(fd)
-        self.link: TcpLink | None = None
-        self.alive = True
-        self.quiet = False  # its end is no news
-        self.reason = ""
-
-    def __repr__(self) -> str:
-        return f"<Channel {self.fd} from {self.address}, {'up' if self.alive else 'down'}, {self.link!r}>"
-
-    def cut(self) -> None:
-        """Shut the connection down under the hands of zmq, if the descriptor still is this connection's."""
-        if self.alive and self.address and peer_address(self.fd) == self.address:
-            sock = socket.socket(fileno=self.fd)
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError as error:
-                if error.errno not in (errno.ENOTCONN, errno.EBADF):
-                    raise
-            finally:
-                sock.detach()
-
-
-def peer_address(fd: int) -> str:
-    """Return ``host:port`` of the other end of a descriptor that belongs to zmq; '' if it is gone."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        return ""
-    try:
-        found = sock.getpeername()
-        return f"{found[0]}:{found[1]}" if isinstance(found, tuple) else ""
-    except OSError:
-        return ""
-    finally:
-        sock.detach()
 
 
 class TcpServer:
@@ -106,6 +56,7 @@ class TcpServer:
         # The descriptors of zmq tell of news once; so they are noted until all was read.
         self.awake = self._router_wakes = self._monitor_wakes = self._zap_wakes = True
         self._authorise, self._arrived = authorise, arrived
+        self.threshold = Threshold()
         self._channels: dict[int, Channel] = {}  # alive
         self._dead: list[Channel] = []  # whose end is still to be told
         self._buried: set[bytes] = set()
@@ -177,7 +128,7 @@ class TcpServer:
             self._answer_zap()
         # The monitor first, then all messages, then the ends: what a peer said before it went is told before its end.
         if self._monitor_wakes:
-            self._read_monitor()
+            self._read_monitor(EVENTS_PER_TURN)
         if self._read_router():
             if self._dead:
                 self._bury()
@@ -187,33 +138,39 @@ class TcpServer:
     def _answer_zap(self) -> None:
         while zmtp.readable(self._zap):
             request = self._zap.recv_multipart(zmtp.NOBLOCK)
-            role, address = None, "?"
+            role, key = None, ""
             if len(request) == 7 and request[0] == b"1.0" and request[5] == b"CURVE":
                 key = z85.encode(request[6]).decode()
-                address = request[3].decode("latin-1")
                 role = self._authorise(key)
                 if role is None:
+                    address = request[3].decode("latin-1")
                     detail = f"refused a peer at {address}: its key {key[:8]}... is not known here"
                     self._arrived(Arrival(NOISE, NOBODY, detail=detail))
             request_id = request[1] if len(request) > 1 else b""
-            status, text, user = (b"200", b"OK", role.encode()) if role else (b"400", b"unknown key", b"")
+            status, text, user = (b"200", b"OK", key.encode()) if role else (b"400", b"unknown key", b"")
             self._zap.send_multipart([b"1.0", request_id, status, text, user, b""])
 
-    def _read_monitor(self) -> None:
+    def _read_monitor(self, at_most: int = sys.maxsize) -> None:
         self._monitor_wakes = False
         while (found := zmtp.next_event(self._monitor)) is not None:
             event, value = found
             if event == zmtp.ACCEPTED:
-                self._channels[value] = Channel(value)
+                came = self._channels[value] = Channel(value)
+                self.threshold.came(came, time.monotonic())
             elif event == zmtp.DISCONNECTED:
                 channel = self._channels.pop(value, None)
                 if channel is not None:
+                    self.threshold.gone(channel)
                     channel.alive = False
                     self._explain(channel)
                     self._dead.append(channel)
             # A handshake fails on the I/O thread, which then closes the connection before it does anything else.
             failed = event in (zmtp.FAILED_AUTH, zmtp.FAILED_PROTOCOL, zmtp.FAILED_NO_DETAIL)
             self._failure = found if failed else None
+            at_most -= 1
+            if not at_most:
+                self.awake = self._monitor_wakes = True
+                return
 
     def _explain(self, channel: Channel) -> None:
         event, value = self._failure or (0, 0)
@@ -275,7 +232,15 @@ class TcpServer:
             self._forget(routing_id)
             channel.cut()
             return None
-        link = TcpLink(routing_id, channel, part.get("User-Id"))
+        key = part.get("User-Id")
+        role = self._authorise(key)
+        if role is None:  # it was revoked since the handshake
+            channel.quiet = True
+            self._forget(routing_id)
+            channel.cut()
+            return None
+        self.threshold.known(channel, role)
+        link = TcpLink(routing_id, channel, role, key)
         channel.link = self.links[routing_id] = link
         self._arrived(Arrival(OPENED, link))
         return link
@@ -304,6 +269,7 @@ class TcpServer:
         for channel in dead:
             if channel.link is not None:
                 self._lose(channel.link)
+                channel.link = None  # they refer to each other, and the collector seldom comes
             elif not channel.quiet:
                 who = channel.address or "an unknown address (it was gone at once)"
                 detail = f"refused a peer at {who}: {channel.reason}"
@@ -348,6 +314,18 @@ class TcpServer:
         self._forget(link.routing_id)
         if not linger:
             self.cut(link)
+
+    def withdraw(self, key: str) -> None:
+        """Lose all links of a key; nothing that they have sent is read any more."""
+        for link in [link for link in self.links.values() if link.key == key]:
+            self._lose(link)
+            self.cut(link)
+
+    def patrol(self, now: float) -> None:
+        """Cut connections that have not shown who they are and do not behave."""
+        for detail in self.threshold.look(now):
+            self.awake = True
+            self._arrived(Arrival(NOISE, NOBODY, detail=detail))
 
     def cut(self, link: Link) -> None:
         """Cut the connection of a closed link, if the peer has not gone by itself."""

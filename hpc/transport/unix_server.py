@@ -11,13 +11,15 @@ from pathlib import Path
 from hpc.errors import ConnectError
 from hpc.transport.connection import widen
 from hpc.transport.credentials import peer_credentials
-from hpc.transport.framing import JOIN_NBYTES, Decoder, Frame, advance, pack
+from hpc.transport.framing import JOIN_NBYTES, MAX_FRAME_NBYTES, Decoder, Frame, advance, pack
 from hpc.transport.link import Link
 from hpc.transport.shared import CONTROL_NBYTES, Rights
 from hpc.transport.unix import CLOEXEC, NO_SIGNAL, next_vector
 
 # Whoever may open the socket is this user, and may be anything but a launcher: that one is handed over by inheritance.
 ROLES = frozenset({"client", "engine", "monitor"})
+# Who has not said Hello yet has no more to say than that; a monitor never has.
+MAX_STRANGE_NBYTES = 1024 * 1024
 # All peers of a cluster may come at once; more have to wait in connect().
 BACKLOG = 1024
 
@@ -38,6 +40,10 @@ class UnixLink(Link):
         self.dirty = False  # something was queued since the last flush
         self.blocked = False  # the kernel takes no more; its readiness is being waited for
         self.finishing = False  # close when everything is out
+
+    def trust(self, role: str) -> None:
+        """Take frames of all sizes from now on, unless the peer is a monitor."""
+        self.decoder.max_frame_nbytes = MAX_STRANGE_NBYTES if role == "monitor" else MAX_FRAME_NBYTES
 
     def queue(self, frames: Sequence[Frame]) -> None:
         """Put a transmission behind what is to go out."""
@@ -137,7 +143,9 @@ class UnixListener:
             if uid != os.geteuid():
                 sock.close()
                 return f"refused process {pid} of user {uid} at {self.path}: it belongs to user {os.geteuid()}"
-            return UnixLink(sock, roles=ROLES, name=f"process {pid} (unix)", pid=pid, buffer=buffer)
+            link = UnixLink(sock, roles=ROLES, name=f"process {pid} (unix)", pid=pid, buffer=buffer)
+            link.decoder.max_frame_nbytes = MAX_STRANGE_NBYTES
+            return link
         except OSError as error:  # gone already
             sock.close()
             return f"lost a peer at {self.path} while it connected: {error}"

@@ -26,7 +26,7 @@ _FETCHES = (m.Fetch, m.Piece, m.Taken, m.Withdraw)
 _OFFERS = (m.Offer, m.Withdraw, m.Fetch, m.Piece, m.Release)
 # What each peer may say, by its role: a message that does not belong to the role does not even decode.
 SPEAKS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
-    "client": (*_CONNECTION, *_FETCHES, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown, m.Order),
+    "client": (*_CONNECTION, *_FETCHES, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown, m.Order, m.Keys),
     "monitor": (*_CONNECTION, m.Query),
     "engine": (*_CONNECTION, *_FETCHES, m.Results, m.Output, m.Revoked, m.Need, m.Notice),
     "launcher": (*_CONNECTION, m.Exited, m.Group, m.Query, m.Shutdown, m.Answer),

@@ -9,6 +9,8 @@ import threading
 import time
 import uuid
 
+import msgspec
+
 from hpc.controller.server import ControllerOptions, run_controller
 from hpc.security import connection
 from hpc.security.host import boot_id, hostname, own_start_ticks
@@ -25,8 +27,12 @@ connections = []
 class RawPeer:
     """A connection to a controller that records what it is told; ``tcp`` does without the unix socket."""
 
-    def __init__(self, name, role, *, channel="", engine=None, tcp=False, key_of=None, session=None, **hello):
+    def __init__(
+        self, name, role, *, channel="", engine=None, tcp=False, key_of=None, keys=None, session=None, **hello
+    ):
         self.info = connection.find(key_of or role, name=name)
+        if keys is not None:
+            self.info = msgspec.structs.replace(self.info, public_key=keys[0], secret_key=keys[1])
         fields = {
             "protocol": codec.PROTOCOL,
             "software": "test",

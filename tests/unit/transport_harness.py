@@ -37,7 +37,11 @@ class Harness:
         return f"tcp://127.0.0.1:{self.server.ports[0]}"
 
     def turn(self, timeout_s: float = 0.0) -> None:
-        self.arrivals += self.server.poll(timeout_s)
+        arrived = self.server.poll(timeout_s)
+        for arrival in arrived:
+            if arrival.kind == OPENED:
+                arrival.link.trust("client")
+        self.arrivals += arrived
 
     def until(self, what: Callable[[], Any]) -> Any:
         """Let the server work until something is true."""

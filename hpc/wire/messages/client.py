@@ -96,6 +96,19 @@ class Order(Message, tag=22):
     arguments: dict[str, Any] = {}
 
 
+class Keys(Message, tag=28):
+    """Manage the keys that the controller lets in: ``list``, ``admit``, ``renew`` or ``revoke``. Answered by `Answer`.
+
+    ``key`` is a public key to be admitted, or the name of one to be revoked. Secret halves do not travel.
+    """
+
+    request: int
+    what: str
+    key: str = ""
+    role: str = ""
+    label: str = ""
+
+
 # ---------------------------------------------------------------- to the client
 
 
