@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from hpc.client import LoadBalancedView as LoadBalancedView
     from hpc.client import RemoteController as RemoteController
     from hpc.client import connect as connect
+    from hpc.client.dependency import Dependency as Dependency
     from hpc.cluster import Cluster as Cluster
     from hpc.cluster.executor import Executor as Executor
     from hpc.engine.current import comm as comm
     from hpc.engine.hooks import on_walltime as on_walltime
     from hpc.engine.walltime import time_left as time_left
+    from hpc.wire.conditions import depend as depend
+    from hpc.wire.conditions import require as require
     from hpc.wire.objects import Reference as Reference
 
     Client = RemoteController
@@ -35,6 +38,7 @@ _EXPORTS = {
     "AsyncResult": ("hpc.client", "AsyncResult"),
     "Client": ("hpc.client", "RemoteController"),
     "Cluster": ("hpc.cluster", "Cluster"),
+    "Dependency": ("hpc.client.dependency", "Dependency"),
     "DirectView": ("hpc.client", "DirectView"),
     "Executor": ("hpc.cluster.executor", "Executor"),
     "Group": ("hpc.client", "Group"),
@@ -43,8 +47,10 @@ _EXPORTS = {
     "RemoteController": ("hpc.client", "RemoteController"),
     "comm": ("hpc.engine.current", "comm"),
     "connect": ("hpc.client", "connect"),
+    "depend": ("hpc.wire.conditions", "depend"),
     "errors": ("hpc.errors", ""),
     "on_walltime": ("hpc.engine.hooks", "on_walltime"),
+    "require": ("hpc.wire.conditions", "require"),
     "time_left": ("hpc.engine.walltime", "time_left"),
 }
 

@@ -26,6 +26,16 @@ EXIT_S = 2.0
 @click.option("--mpi/--no-mpi", default=None, help="Take part in MPI.  [default: if mpirun or srun started this]")
 @click.option("--label", default="", hidden=True, help="What whoever starts this group calls it.")
 @click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    metavar="NAME=AMOUNT",
+    help="What tasks may ask for, gpu=2 say; may be repeated.  [default: HPC_RESOURCES, and what is found]",
+)
+@click.option(
+    "--labels", default="", metavar="A,B", help="Kinds of engines that this is one of.  [adds to: HPC_LABELS]"
+)
+@click.option(
     "--wait", "wait_s", type=float, default=WAIT_S, show_default=True, help="Seconds to wait for a controller to come."
 )
 @click.option(

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from hpc.client import columns
+from hpc.client import columns, flags
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.baseview import View
 from hpc.client.bundle import Part, Placement
 from hpc.client.calls import digest_of, dump_call
+from hpc.client.flags import Flag
 from hpc.client.groupresult import GroupResult
 from hpc.client.lazymap import LazyMap
 from hpc.client.mapresult import MapResult
@@ -19,8 +20,10 @@ from hpc.client.referring import sources, submit_columns
 from hpc.errors import ranges
 from hpc.partition import Distribution
 from hpc.wire import messages as m
+from hpc.wire.conditions import Conditional
 
 if TYPE_CHECKING:
+    from hpc.client.link import Link
     from hpc.client.remote import RemoteController
 
 # Items that a lazy map keeps under way for each engine: enough for bundles to form.
@@ -34,10 +37,26 @@ class LoadBalancedView(View):
     ----------
     targets : list of int or None
         The engines that may be used; None for all, also those that come later.
+    priority : float
+        Tasks of higher priority go first among those of this client; 0 by default.
     retries : int
-        How often a task that failed, or whose engine was lost, is tried again.
+        How often a task that failed, or whose engine was lost, is tried again; on another engine if one is idle.
+    timeout : float or None
+        Seconds that a task may wait for what it depends on: for ``after`` and ``follow``, and for an engine that has
+        what it asks for. Then it ends as `TaskTimeout`. Its turn among other tasks it awaits for as long as it takes.
+    run_timeout : float or None
+        Seconds that a task may run, until it is interrupted and ends as `TaskTimeout`.
+    after, follow : Dependency or None
+        Tasks wait until the results, or the tasks with the names, that are given here have ended; with ``follow`` they
+        run where these ran. They end as `DependencyError` when that cannot be any more, as one failed for example.
+    labels : tuple of str
+        Only engines that have all of them are used: ``ipengine --labels fast``.
+    resources : dict of str to float
+        Only engines that have as much are used: ``{"gpu": 1, "memory_gb": 10}``.
     expected_s : float
         The seconds that a task takes, 0 if that is not known. It is sent to no engine whose allocation ends earlier.
+    label : str
+        What tasks are called in records.
     """
 
     def __init__(
@@ -51,21 +70,57 @@ class LoadBalancedView(View):
     ) -> None:
         super().__init__(rc, block)
         self._targets = targets
-        self._retries = retries
-        self._expected_s = _checked_s(expected_s)
-        self._placement = Placement(None)
-        self._settle()
+        self._flags: dict[str, Any] = {}
+        self._placements: dict[bytes, Placement] = {}
+        self.retries, self.expected_s = retries, expected_s
 
     def __repr__(self) -> str:
         where = "all engines" if self._targets is None else f"engines {ranges(sorted(self._targets))}"
-        retries = f", {self._retries} retries" if self._retries else ""
-        return f"<LoadBalancedView of {where}{retries}{f', {self._expected_s:g} s each' if self._expected_s else ''}>"
+        return f"<LoadBalancedView of {where}{''.join(f', {name} {value}' for name, value in self._flags.items())}>"
+
+    retries = Flag(0, flags.count, "How often a task is tried again.")
+    expected_s = Flag(0.0, flags.seconds, "The seconds that a task takes; 0 if that is not known.")
+    priority = Flag(0.0, flags.number, "Tasks of higher priority go first among those of this client.")
+    timeout = Flag(None, flags.limit, "Seconds that a task may wait for what it depends on; None for ever.")
+    run_timeout = Flag(None, flags.limit, "Seconds that a task may run; None for ever.")
+    labels = Flag((), flags.names, "Only engines that have all of these labels are used.")
+    resources = Flag({}, flags.amounts, "Only engines that have as much of these resources are used.")
+    label = Flag("", flags.text, "What tasks are called in records.")
+    after = Flag(None, flags.dependency, "What has to end before a task begins.")
+    follow = Flag(None, flags.dependency, "A task runs where these ran.")
 
     def _settle(self) -> None:
-        options = None
-        if self._retries or self._expected_s:
-            options = m.Options(retries=self._retries, expected_s=self._expected_s)
-        self._placement = Placement(None, options, self._targets)
+        self._placements = {}
+
+    def _placed(self, link: "Link", f: Callable[..., Any]) -> tuple[Callable[..., Any], Placement]:
+        """Return a function without its conditions, and where it may run under them."""
+        condition = b""
+        if isinstance(f, Conditional):
+            condition, _ = digest_of(link, f.conditions)
+            f = f.f
+        placement = self._placements.get(condition)
+        if placement is None or self.after is not None or self.follow is not None:
+            placement = self._placements[condition] = Placement(None, self._options(link, condition), self._targets)
+        return f, placement
+
+    def _options(self, link: "Link", condition: bytes) -> m.Options | None:
+        given = self._flags
+        if not given and not condition:
+            return None
+        timeout, run_timeout, after, follow = self.timeout, self.run_timeout, self.after, self.follow
+        return m.Options(
+            self.retries,
+            self.label,
+            self.expected_s,
+            self.priority,
+            -1.0 if timeout is None else timeout,
+            0.0 if run_timeout in (None, math.inf) else run_timeout,
+            condition,
+            self.resources,
+            list(self.labels),
+            None if after is None else after.to_message(link),
+            None if follow is None else follow.to_message(link),
+        )
 
     @property
     def targets(self) -> list[int] | None:
@@ -77,28 +132,6 @@ class LoadBalancedView(View):
         self._targets = None if targets is None or targets == "all" else self._rc._ids_of(targets)
         self._settle()
 
-    @property
-    def retries(self) -> int:
-        """How often a task is tried again."""
-        return self._retries
-
-    @retries.setter
-    def retries(self, retries: int) -> None:
-        if retries < 0:
-            raise ValueError(f"retries must not be negative: {retries}")
-        self._retries = retries
-        self._settle()
-
-    @property
-    def expected_s(self) -> float:
-        """The seconds that a task takes; 0 if that is not known."""
-        return self._expected_s
-
-    @expected_s.setter
-    def expected_s(self, expected_s: float) -> None:
-        self._expected_s = _checked_s(expected_s)
-        self._settle()
-
     def __len__(self) -> int:
         return len(self._rc.ids) if self._targets is None else len(self._targets)
 
@@ -107,14 +140,15 @@ class LoadBalancedView(View):
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` on a free engine; return the result at once."""
         link = self._rc._connected()
+        f, placement = self._placed(link, f)
         digest, name = digest_of(link, f)
         elsewhere = sources(args, kwargs)
         if elsewhere:
             group = GroupResult(link, name, [-1], itemgetter(0), single=True)
-            link.outbox.submit_each(self._placement, digest, dump_call(args, kwargs), Part(group, 1), elsewhere)
+            link.outbox.submit_each(placement, digest, dump_call(args, kwargs), Part(group, 1), elsewhere)
             return group
         result = AsyncResult(link, name)
-        link.outbox.submit(self._placement, digest, dump_call(args, kwargs), result)
+        link.outbox.submit(placement, digest, dump_call(args, kwargs), result)
         return result
 
     def map_async(
@@ -140,13 +174,14 @@ class LoadBalancedView(View):
         """
         link = self._link
         pieces = columns.pieces(sequences, max(1, len(self)), chunksize)
+        f, placement = self._placed(link, f)
         digest, name = digest_of(link, f)
         result = MapResult(link, f"map {name}", ordered=ordered, return_exceptions=return_exceptions)
         base = 0
         for piece in pieces:
             count = columns.length(piece)
             result.expect(count)
-            submit_columns(link.outbox, self._placement, digest, piece, Part(result, count, base))
+            submit_columns(link.outbox, placement, digest, piece, Part(result, count, base))
             base += count
         result.complete()
         return result
@@ -191,11 +226,12 @@ class LoadBalancedView(View):
         n = max(1, len(self))
         divided = [split(sequence, n, dist, 0, False) for sequence in sequences]
         layout = divided[0][1]
+        f, placement = self._placed(link, f)
         digest, name = digest_of(link, f)
         result = GroupResult(link, name, list(range(n)), lambda values: join(values, layout))
         for base in range(n):
             body = dump_call(tuple(parts[base] for parts, _ in divided), {})
-            link.outbox.submit_each(self._placement, digest, body, Part(result, 1, base))
+            link.outbox.submit_each(placement, digest, body, Part(result, 1, base))
         return result
 
     def register_joblib_backend(self, name: str = "hpc", make_default: bool = False) -> None:
@@ -209,9 +245,3 @@ class LoadBalancedView(View):
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:
         """End tasks that no engine has begun: those of the given results, by default all load-balanced ones."""
         self._rc._abort(results, None)
-
-
-def _checked_s(expected_s: float) -> float:
-    if not 0 <= expected_s < math.inf:
-        raise ValueError(f"expected_s must be the seconds that a task takes, or 0 if that is not known: {expected_s}")
-    return float(expected_s)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.parallel import ParallelFunction, RemoteFunction
@@ -38,6 +38,14 @@ class View(ABC):
     @property
     def _link(self) -> "Link":
         return self._rc._connected()
+
+    def set_flags(self, **flags: Any) -> Self:
+        """Set attributes of the view, and return it."""
+        for name, value in flags.items():
+            if name.startswith("_") or not hasattr(self, name):
+                raise TypeError(f"{type(self).__name__} has no flag {name!r}")
+            setattr(self, name, value)
+        return self
 
     @contextmanager
     def temp_flags(self, **flags: Any) -> Iterator[None]:

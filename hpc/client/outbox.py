@@ -80,6 +80,11 @@ class Outbox:
 
     # ------------------------------------------------------------ tasks
 
+    @property
+    def next_number(self) -> int:
+        """The number of the task that is submitted next."""
+        return self._next
+
     def define(self, blob: "FunctionBlob") -> bytes:
         """Return the digest of a function; its definition goes out before the first task that needs it."""
         if blob.digest not in self._defined:

@@ -11,12 +11,14 @@ from typing import Any, TypeAlias
 from hpc.client.roster import Roster, describe_end
 from hpc.dataplane.arrival import route_of
 from hpc.errors import (
+    DependencyError,
     EngineLost,
     HpcError,
     NoEngines,
     ProtocolError,
     SerializationError,
     TaskAborted,
+    TaskTimeout,
 )
 from hpc.wire import codec, failures, objects
 from hpc.wire import messages as m
@@ -177,6 +179,10 @@ def loss_of(ended: m.Ended, received: float) -> Loss:
         return Loss(lambda: Cancelled(detail or "the task was aborted before it ran"), -1, "cancelled", received)
     if reason == m.EndReason.NO_ENGINES:
         return Loss(lambda: NoEngines(detail or "there is no engine that may run the task"), -1, "lost", received)
+    if reason == m.EndReason.DEPENDENCY:
+        return Loss(lambda: DependencyError(detail or "what the task depends on cannot be met"), -1, "failed", received)
+    if reason == m.EndReason.TIMEOUT:
+        return Loss(lambda: TaskTimeout(detail or "the task has waited for too long"), -1, "failed", received)
     if reason == m.EndReason.REFUSED and end is None:
         return Loss(lambda: HpcError(detail or "the controller refused the task"), -1, "lost", received)
     if end is not None:

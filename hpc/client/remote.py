@@ -222,10 +222,14 @@ class RemoteController:
         retries: int = 0,
         expected_s: float = 0.0,
         block: bool = True,
+        **flags: Any,
     ) -> LoadBalancedView:
-        """Return a view that gives tasks to engines as they become free; by default to all that there are."""
+        """Return a view that gives tasks to engines as they become free; by default to all that there are.
+
+        All attributes of the view can be given.
+        """
         ids = None if targets is None or targets == "all" else self._ids_of(targets)
-        return LoadBalancedView(self, ids, retries=retries, expected_s=expected_s, block=block)
+        return LoadBalancedView(self, ids, retries=retries, expected_s=expected_s, block=block).set_flags(**flags)
 
     # ------------------------------------------------------------ control
 
@@ -238,14 +242,15 @@ class RemoteController:
         """Count tasks: for each engine id ``queue``, ``tasks``, ``completed``, ``failed``; ``"unassigned"`` in all.
 
         ``"short_of_time"`` lists those that wait because no engine will be there for the seconds that they take
-        (``tasks``, ``expected_s``), and how long the engine with the most time will be (``longest_s``).
+        (``tasks``, ``expected_s``), and how long the engine with the most time will be (``longest_s``). ``"stranded"``
+        lists those for which no engine has what they ask for (``tasks``, ``why``), ``"dependent"`` counts those that
+        wait for other tasks.
         """
         answer = self._connected().request(lambda number: m.Query(number, "queue_status"))
         chosen = None if targets == "all" else set(self._ids_of(targets))
         engines = {int(key): counts for key, counts in answer["engines"].items()}
         return {key: value for key, value in engines.items() if chosen is None or key in chosen} | {
-            "unassigned": answer["unassigned"],
-            "short_of_time": answer["short_of_time"],
+            name: answer[name] for name in ("unassigned", "short_of_time", "stranded", "dependent")
         }
 
     def abort(self, results: AsyncResult | Iterable[AsyncResult] | None = None) -> None:

@@ -4,12 +4,18 @@ Everything here costs the same for ten engines and for ten thousand: engines tha
 used as ordered sets, those that hold more than they run stand in buckets by the magnitude of what they hold.
 """
 
+from bisect import bisect_left
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from hpc.controller.bundles import Bundle, Client, Part
+from hpc.controller.bundles import Bundle, Part
+from hpc.controller.demands import Demand
+from hpc.errors import ranges
 
 if TYPE_CHECKING:
+    from hpc.controller.bundles import Client
+    from hpc.controller.conditions import Refusal
     from hpc.controller.engines import Engine
 
 # A piece should keep an engine busy for about this long: long against the round trip (0.1 ms on one host, 0.5 ms over
@@ -61,16 +67,45 @@ class Seat:
 
 
 class Line:
-    """The waiting parts of one client in one pool."""
+    """The waiting parts of one client in one pool: ``parts`` are those of the highest priority that there is."""
 
-    __slots__ = ("client", "parts")
+    __slots__ = ("client", "lower", "parts", "priority")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: "Client", priority: float) -> None:
         self.client = client
         self.parts: deque[Part] = deque()
+        self.priority = priority
+        # The parts of lower priorities, the highest of them last.
+        self.lower: list[tuple[float, deque[Part]]] = []
 
     def __repr__(self) -> str:
-        return f"<Line of client {self.client.number}: {len(self.parts)} parts>"
+        return f"<Line of client {self.client.number}: {len(self.waiting())} parts>"
+
+    def of(self, priority: float) -> deque[Part]:
+        """Return where parts of a priority wait."""
+        if priority == self.priority:
+            return self.parts
+        if priority > self.priority:
+            if self.parts:
+                self.lower.append((self.priority, self.parts))
+                self.parts = deque()
+            self.priority = priority
+            return self.parts
+        at = bisect_left(self.lower, priority, key=itemgetter(0))
+        if at == len(self.lower) or self.lower[at][0] != priority:
+            self.lower.insert(at, (priority, deque()))
+        return self.lower[at][1]
+
+    def descend(self) -> bool:
+        """Go on with the next priority when nothing is left of the highest; say whether there is one."""
+        if self.lower:
+            self.priority, self.parts = self.lower.pop()
+            return True
+        return False
+
+    def waiting(self) -> list[Part]:
+        """Return all parts, some of which may be empty, in the order in which they come."""
+        return [*self.parts, *(part for _, parts in reversed(self.lower) for part in parts)]
 
 
 class Pool:
@@ -79,10 +114,15 @@ class Pool:
     Clients take turns, a piece each; pieces take about the same time, so each client gets about the same share.
     """
 
-    def __init__(self, eligible: frozenset[int] | None, needs_s: float = 0.0) -> None:
+    def __init__(self, eligible: frozenset[int] | None, needs_s: float = 0.0, demand: Demand | None = None) -> None:
         self.eligible = eligible
         # How long an engine must still be there for one of these tasks.
         self.needs_s = needs_s
+        # What else it must have; and which engines do not meet the condition that is part of that.
+        self.demand = demand
+        self.refused: dict[int, Refusal] = {}
+        # What its engines were at when somebody last looked (`hpc.controller.fairness`).
+        self.heads: dict[int, Part] = {}
         self.waiting = 0
         self.n_bundles = 0
         self.n_open = 0
@@ -97,41 +137,63 @@ class Pool:
     def __repr__(self) -> str:
         who = "all" if self.eligible is None else f"{len(self.eligible)} eligible"
         who += f" with {self.needs_s:.3g} s left" if self.needs_s else ""
+        if self.demand is not None:
+            who += f" with {str(self.demand) or 'a condition'}"
         return f"<Pool {who}: {self.waiting} waiting, {len(self.idle)} idle and {len(self.lean)} lean engines>"
 
     @property
     def forsaken(self) -> bool:
-        """Whether nobody can ever do what waits here: its engines are gone, and ids are not given twice."""
-        return self.eligible is not None and not self.seats
+        """Whether nobody that is there can do what waits here."""
+        return self.is_choosy and not self.seats
+
+    @property
+    def is_choosy(self) -> bool:
+        """Whether it takes certain engines only, and not just those that will be there for long enough."""
+        return self.eligible is not None or self.demand is not None
 
     @property
     def why_forsaken(self) -> str:
         """Say what is missing."""
+        if self.refused:
+            said = next((refusal.why for refusal in self.refused.values() if refusal.why), "")
+            engines = f"engine{'s' * (len(self.refused) > 1)} {ranges(sorted(self.refused))}"
+            return f"its condition is not met on {engines}{said and ': ' + said}"
+        if self.demand is not None and str(self.demand):
+            among = "" if self.eligible is None else " of those that it may run on"
+            return f"no engine{among} has what the task asks for ({self.demand})"
         if self.needs_s:
             return f"none of the engines that it may run on will be there for the {self.needs_s:.3g} s that it takes"
         return "none of the engines that it may run on is there"
 
     def push(self, part: Part) -> None:
         """Queue a part behind what its client has waiting."""
-        self._line(part.bundle.client).parts.append(part)
+        self._parts(part.bundle).append(part)
         self.waiting += part.stop - part.start
 
     def push_front(self, part: Part) -> None:
         """Queue a part that came back before what its client has waiting."""
-        parts = self._line(part.bundle.client).parts
+        bundle = part.bundle
+        parts = self._parts(bundle)
         self.waiting += part.stop - part.start
-        if parts and parts[0].bundle is part.bundle and parts[0].start == part.stop != parts[0].stop:
+        # What goes on where earlier tries have stopped is to be the first task of what is sent.
+        if (
+            parts
+            and parts[0].bundle is bundle
+            and parts[0].start == part.stop != parts[0].stop
+            and bundle.printed is None
+        ):
             parts[0].start = part.start
-            part.bundle.parts.remove(part)
+            bundle.parts.remove(part)
         else:
             parts.appendleft(part)
 
-    def _line(self, client: Client) -> Line:
+    def _parts(self, bundle: Bundle) -> deque[Part]:
+        client = bundle.client
         line = self.lines.get(client.number)
         if line is None:
-            line = self.lines[client.number] = Line(client)
+            line = self.lines[client.number] = Line(client, bundle.priority)
             self.turns.append(line)
-        return line
+        return line.parts if line.priority == bundle.priority else line.of(bundle.priority)
 
     def withdraw(self, n: int) -> None:
         """Count out ``n`` waiting tasks whose parts have been shortened or emptied in place."""
@@ -151,9 +213,11 @@ class Pool:
                 parts.popleft()
             if parts:
                 break
-            self._delist(line)
+            if not line.descend():
+                self._delist(line)
         part = parts[0]
-        n, length = self.piece_size(part.bundle), part.stop - part.start
+        length = part.stop - part.start
+        n = self.piece_size(part.bundle, self.waiting if len(turns) == 1 else length)
         if n < length:
             piece = Part(part.bundle, part.start, part.start + n)
             part.start += n
@@ -161,7 +225,7 @@ class Pool:
                 turns.rotate(-1)
         else:
             n, piece = length, parts.popleft()
-            if not parts:
+            if not parts and not (line.lower and line.descend()):
                 self._delist(line)
             elif len(turns) > 1:
                 turns.rotate(-1)
@@ -172,8 +236,8 @@ class Pool:
         self.turns.popleft()
         del self.lines[line.client.number]
 
-    def piece_size(self, bundle: Bundle) -> int:
-        """Return how many tasks of a bundle make a piece now.
+    def piece_size(self, bundle: Bundle, waiting: int) -> int:
+        """Return how many tasks of a bundle make a piece now, of so many that wait.
 
         Without knowledge of their length, half of a fair share of all that waits (guided self-scheduling); else so many
         that they take `PIECE_S`, at most a fair share, so that all engines end together.
@@ -182,11 +246,11 @@ class Pool:
         n_engines = self.n_open or 1
         if pace is None or pace.seconds < 0:
             if self.needs_s:
-                return max(1, min(self.waiting // n_engines, int(PIECE_S / self.needs_s)))
-            return self.waiting // (2 * n_engines) or 1
+                return max(1, min(waiting // n_engines, int(PIECE_S / self.needs_s)))
+            return waiting // (2 * n_engines) or 1
         least_s = max(SMALLEST_PIECE_S, bundle.nbytes * SECONDS_PER_BODY_BYTE)
         each_s = pace.seconds if pace.seconds > 1e-9 else 1e-9
-        share = self.waiting // n_engines
+        share = waiting // n_engines
         n = int(max(PIECE_S, least_s) / each_s)
         if share < n:
             n = max(share, int(least_s / each_s))

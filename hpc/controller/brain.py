@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from hpc.controller import conditions, dependencies, fairness, feeding, patience, requests, stealing, walltime
 from hpc.controller import events as ev
-from hpc.controller import feeding, requests, walltime
 from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
@@ -77,6 +77,7 @@ class Brain:
             m.Revoked: self._revoked,
             m.Need: self._need,
             m.Notice: self._notice,
+            m.Declined: self._declined,
             m.Goodbye: self._goodbye,
         }
 
@@ -93,8 +94,12 @@ class Brain:
         """
         try:
             self._on_event[type(event)](event, now)
-            if self.queues.freed or self.queues.fed:
-                feeding.refill(self.queues, now)
+            queues = self.queues
+            while queues.settled or queues.freed or queues.fed:
+                for held in dependencies.settle(queues):
+                    held.submit.eligible = dependencies.eligible(held)
+                    self._begin(held.submit, held.bundle, held.awaits, now)
+                feeding.refill(queues, now)
             return self.out.copy()
         finally:
             self.out.clear()
@@ -140,12 +145,8 @@ class Brain:
             client = self.clients[event.client] = Client(event.client)
         said = self._from_client.get(type(event.message))
         if said is not None:
-            is_parked = client.number in self.parking.lots
-            if is_parked:
-                self.parking.unpark(client)
-            said(client, event.message, event.frames, now)
-            if is_parked:
-                self.parking.park(client)
+            with self.parking.out(client):
+                said(client, event.message, event.frames, now)
 
     def _define(self, client: Client, define: m.Define, frames: ev.Frames, now: float) -> None:
         self.queues.functions.setdefault(define.digest, (define, frames))
@@ -163,18 +164,34 @@ class Brain:
                 raise ProtocolError("work for each of its targets needs targets")
         elif len(targets) != (count if submit.kind is m.Kind.EACH else 1):
             raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
-        if submit.options is not None and not 0 <= submit.options.expected_s < math.inf:
-            raise ProtocolError(f"a task cannot take {submit.options.expected_s} s")
+        options = submit.options
+        if options is not None and not 0 <= options.expected_s < math.inf:
+            raise ProtocolError(f"a task cannot take {options.expected_s} s")
         awaits = feeding.awaited(client, submit, frames)
         known = self.queues.functions
         needs = tuple([digest for digest in functions if not digest.startswith(BUILT_IN)])
+        if options is not None:
+            dependencies.check(submit)
+            needs += (options.condition,) if options.condition else ()
         bundle = client.bundles[first] = Bundle(client, submit, frames, needs, self._pace(needs))
-        bundle.awaits = awaits
         for digest in needs:
             if digest not in known:
                 detail = f"function {digest.hex()} is not defined"
                 self.queues.end(bundle, 0, count, m.EndReason.REFUSED, detail)
                 return
+        if options is not None:
+            patience.begin(self.queues, bundle, now)
+            if options.after is not None or options.follow is not None:
+                dependencies.hold(self.queues, bundle, submit, awaits)
+                return
+        self._begin(submit, bundle, awaits, now)
+
+    def _begin(self, submit: m.Submit, bundle: Bundle, awaits: feeding.Awaited | None, now: float) -> None:
+        """Queue a bundle that waits for no other tasks, or for their values only."""
+        targets = submit.targets
+        if awaits is not None:
+            bundle.awaits, awaits.eligible = awaits, submit.eligible
+            bundle.parts.clear()  # it was held
         if targets is not None and not self._refuse_missing(bundle, targets):
             return
         if awaits is not None and not self._add_sources(submit, bundle):
@@ -302,11 +319,19 @@ class Brain:
 
     def _output(self, engine: Engine, output: m.Output, frames: ev.Frames, now: float) -> None:
         if output.client in self.clients:
+            bundle = self.clients[output.client].bundles.get(output.first)
+            if bundle is not None and bundle.retries:
+                bundle.heard(output.offset, output.number + 1)
             passed_on = m.Output(engine.id, output.first, output.offset, output.number, output.stream, output.text)
             self.out.append(ev.Tell(output.client, passed_on))
 
     def _revoked(self, engine: Engine, revoked: m.Revoked, frames: ev.Frames, now: float) -> None:
         self.queues.revoked(engine, revoked, now)
+        if engine.farewell:
+            walltime.settle(self.queues, engine)
+
+    def _declined(self, engine: Engine, declined: m.Declined, frames: ev.Frames, now: float) -> None:
+        conditions.declined(self.queues, engine, declined, now)
         if engine.farewell:
             walltime.settle(self.queues, engine)
 
@@ -335,8 +360,15 @@ class Brain:
     def _tick(self, event: ev.Tick, now: float) -> None:
         for alarm, subject in self.timers.due(now):
             if alarm is Alarm.STUCK:
-                self.queues.stuck(subject, now)
+                stealing.stuck(self.queues, subject, now)
             elif alarm is Alarm.TIME:
                 walltime.run_short(self.queues, subject, now)
+            elif alarm is Alarm.PATIENCE:
+                with self.parking.out(subject.client):
+                    patience.over(self.queues, subject, now)
+            elif alarm is Alarm.ROOM:
+                fairness.look(self.queues, subject, now)
+            elif alarm is Alarm.ASK:
+                conditions.ask_again(self.queues, subject, now)
             else:
                 self.membership.alarm(alarm, subject, now)

@@ -7,10 +7,12 @@ overlap; each part waits (in a pool, or for its engine) or has been sent to an e
 from typing import TYPE_CHECKING, Final
 
 from hpc.controller.events import Frames
+from hpc.controller.past import Past
 from hpc.wire import messages as m
 
 if TYPE_CHECKING:
     from hpc.controller.balance import Pool, Seat
+    from hpc.controller.dependencies import Hold, Watch
     from hpc.controller.engines import Engine
     from hpc.controller.feeding import Awaited
 
@@ -42,13 +44,14 @@ class Pace:
 class Client:
     """What the brain knows of a client: its unfinished bundles by the number of their first task."""
 
-    __slots__ = ("bundles", "gone", "number", "pace")
+    __slots__ = ("bundles", "gone", "number", "pace", "past")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.gone = False
         self.bundles: dict[int, Bundle] = {}
         self.pace = Pace()
+        self.past = Past()
 
     def __repr__(self) -> str:
         return f"<Client {self.number}{' (gone)' if self.gone else ''}, {len(self.bundles)} bundles>"
@@ -67,16 +70,24 @@ class Bundle:
         "feeds",
         "first",
         "functions",
+        "give_up_at",
+        "hold",
         "kind",
         "left",
         "nbytes",
         "needs",
+        "options",
         "pace",
         "parts",
         "pool",
+        "printed",
+        "priority",
         "retries",
         "route",
+        "since",
+        "terms",
         "tries",
+        "watches",
     )
 
     def __init__(
@@ -96,10 +107,23 @@ class Bundle:
         self.feeds: tuple[Bundle, int] | None = None
         # Counted where it matters, for load-balanced work.
         self.nbytes = 0
-        options = submit.options
-        self.retries = options.retries if options is not None else 0
-        # What a task takes, as the client says; 0 if it says nothing.
-        self.declared_s = options.expected_s if options is not None else 0.0
+        self.options = options = submit.options
+        self.terms: m.Terms | None = None
+        if options is None:
+            self.retries, self.priority, self.declared_s = 0, 0.0, 0.0
+        else:
+            self.retries, self.priority = options.retries, options.priority
+            # What a task takes, as the client says; 0 if it says nothing.
+            self.declared_s = options.expected_s
+            if options.run_timeout_s or options.condition:
+                self.terms = m.Terms(options.run_timeout_s, options.condition)
+        # When it came, and until when it waits for an engine that can take it if there is none.
+        self.since = self.give_up_at = 0.0
+        # What it waits for, and what waits for it (`hpc.controller.dependencies`).
+        self.hold: Hold | None = None
+        self.watches: list[Watch] | None = None
+        # How many pieces of output the earlier tries of a task have sent, where there are any.
+        self.printed: dict[int, int] | None = None
         self.pool: Pool | None = None
         self.parts: set[Part] = set()
         self.aborts: list[tuple[int, int]] = []
@@ -111,6 +135,12 @@ class Bundle:
             f"<Bundle {self.client.number}/{self.first} {where}, {self.left} of {self.count} left, "
             f"parts {sorted((p.start, p.stop) for p in self.parts)}>"
         )
+
+    def heard(self, offset: int, n_outputs: int) -> None:
+        """Take note of how many pieces of output the tries of a task have sent."""
+        if self.printed is None:
+            self.printed = {}
+        self.printed[offset] = n_outputs
 
     def is_named(self, client: int, first: int) -> bool:
         """Say whether this is the bundle that a message names."""
@@ -198,4 +228,9 @@ def run_message(part: Part, start: int = -1, stop: int = -1) -> m.Run:
     bundle = part.bundle
     if start < 0:
         start, stop = part.start, part.stop
-    return m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)
+    run = m.Run(bundle.client.number, bundle.first, start, stop, bundle.kind, bundle.functions, bundle.route)
+    run.terms = bundle.terms
+    if bundle.printed is not None and start in bundle.printed:
+        terms = bundle.terms or m.Terms()
+        run.terms = m.Terms(terms.limit_s, terms.condition, bundle.printed[start])
+    return run

@@ -44,6 +44,12 @@ def _check_bundle(brain: "Brain", bundle: Bundle) -> None:
         assert 0 < bundle.left == sum(stop - start for start, stop in covered), bundle
     else:
         assert not covered and bundle.pool is None, bundle
+    if bundle.hold is not None:
+        assert bundle.pool is None and bundle.awaits is None and bundle.hold.bundle is bundle
+        assert not any(part.sent or part.engine for part in bundle.parts), bundle
+        assert not any(wanted.is_impossible for wanted in bundle.hold.wanted)
+        assert not all(wanted.is_met for wanted in bundle.hold.wanted)
+        return
     for part in bundle.parts:
         assert part.bundle is bundle
         if part.sent:
@@ -54,7 +60,7 @@ def _check_bundle(brain: "Brain", bundle: Bundle) -> None:
         else:
             assert part.engine is None
             line, lot = bundle.pool.lines.get(bundle.client.number), brain.parking.lots.get(bundle.client.number, ())
-            places = [parts for pool, parts in lot if pool is bundle.pool] + ([list(line.parts)] if line else [])
+            places = [parts for pool, parts in lot if pool is bundle.pool] + ([list(line.waiting())] if line else [])
             assert sum(part in place for place in places) == 1, part
 
 
@@ -82,8 +88,11 @@ def _check_engine(brain: "Brain", engine: Engine, bundles: dict[int, Bundle]) ->
     assert engine.stopping or not engine.farewell
     assert engine.farewell is not Farewell.ASKED or engine.recalls, "nobody will tell it that this is all"
     expected = {id(brain.queues.pools.common)} if engine.visible else set()
-    for (eligible, needs_s), pool in brain.queues.pools.restricted.items():
+    for (eligible, needs_s, demand), pool in brain.queues.pools.restricted.items():
         seat = pool.seats.get(engine.id)
+        if demand is not None and (engine.id in pool.refused or not demand.fits(engine.info)):
+            assert seat is None
+            continue
         timed = bool(needs_s) and engine.ends_at < math.inf
         # Whether it has the time depends on when this was last asked; but it is asked again.
         if engine.visible and (eligible is None or engine.id in eligible) and (seat or not timed):
@@ -100,7 +109,10 @@ def _check_pool(brain: "Brain", pool: Pool, bundles: dict[int, Bundle]) -> None:
     assert len(pool.turns) == len(pool.lines) == len({id(line) for line in pool.turns})
     for line in pool.turns:
         assert pool.lines[line.client.number] is line
-        waiting += [part for part in line.parts if part.start < part.stop]
+        assert line.parts or pool.waiting, "an empty line"
+        priorities = [priority for priority, _ in line.lower]
+        assert priorities == sorted(set(priorities)) and all(p < line.priority for p in priorities)
+        waiting += [part for part in line.waiting() if part.start < part.stop]
     for part in waiting:
         assert part.bundle.pool is pool and part in part.bundle.parts
         bundles[id(part.bundle)] = part.bundle

@@ -3,6 +3,7 @@
 import signal as signals
 from typing import Final
 
+from hpc.controller import conditions
 from hpc.controller.bundles import Part
 from hpc.controller.engines import Engine, Farewell, Group, Registry
 from hpc.controller.events import Action, Admit, Announce, Command, Dropped, Reject, Send
@@ -214,8 +215,7 @@ class Membership:
             seat.refile()
         queues.pools.discharge(engine)
         for seat in seats:
-            if seat.pool.forsaken:
-                queues.give_up(seat.pool)
+            conditions.forsake(queues, seat.pool, now)
             queues.pump(seat.pool, now)
 
     def _lost_task(self, part: Part, end: m.End, text: str) -> None:

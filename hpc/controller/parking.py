@@ -1,7 +1,10 @@
 """Back-pressure: what clients may have here, and what becomes of the work of one that does not take its results."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from hpc.controller import conditions
 from hpc.controller.bundles import Client, Part
 from hpc.controller.events import Command, Tell
 from hpc.wire import messages as m
@@ -53,10 +56,20 @@ class Parking:
         if client.number in self.lots:
             self._hold(client, False)
             for pool in self.unpark(client):
-                if pool.forsaken:
-                    self._queues.give_up(pool)
-                else:
-                    self._queues.pump(pool, now)
+                conditions.forsake(self._queues, pool, now)
+                self._queues.pump(pool, now)
+
+    @contextmanager
+    def out(self, client: Client) -> Iterator[None]:
+        """Have a client's work in its pools for a while, if it is parked."""
+        if client.number not in self.lots:
+            yield
+            return
+        self.unpark(client)
+        try:
+            yield
+        finally:
+            self.park(client)
 
     def park(self, client: Client) -> None:
         """Take what waits in the pools out of them."""
@@ -65,7 +78,7 @@ class Parking:
             line = pool.lines.pop(client.number, None)
             if line is not None:
                 pool.turns.remove(line)
-                parts = [part for part in line.parts if part.start < part.stop]
+                parts = [part for part in line.waiting() if part.start < part.stop]
                 pool.waiting -= sum(part.stop - part.start for part in parts)
                 lot.append((pool, parts))
 

@@ -7,6 +7,7 @@ import math
 from typing import Final, TypeAlias
 
 from hpc.controller.balance import Pool, Seat
+from hpc.controller.demands import Demand
 from hpc.controller.engines import Engine, Registry, Shelf
 from hpc.controller.timers import Alarm, Timers
 
@@ -17,7 +18,7 @@ SPARE_POOLS: Final = 8
 DIGITS: Final = 2
 SHORTEST_S: Final = 0.001
 
-_Key: TypeAlias = tuple[frozenset[int] | None, float]
+_Key: TypeAlias = tuple[frozenset[int] | None, float, Demand | None]
 
 
 class Pools:
@@ -32,11 +33,17 @@ class Pools:
     def __repr__(self) -> str:
         return f"<Pools {self.common!r}, {len(self.restricted)} restricted>"
 
-    def find(self, eligible: list[int] | None, expected_s: float = 0.0, now: float = 0.0) -> Pool:
+    def find(
+        self,
+        eligible: list[int] | None,
+        expected_s: float = 0.0,
+        now: float = 0.0,
+        demand: Demand | None = None,
+    ) -> Pool:
         """Return the pool of the engines that may take the work, and will be there for the seconds that it takes."""
-        if eligible is None and not expected_s:
+        if eligible is None and not expected_s and demand is None:
             return self.common
-        key = None if eligible is None else frozenset(eligible), _rounded_up(expected_s)
+        key = None if eligible is None else frozenset(eligible), _rounded_up(expected_s), demand
         pool = self.restricted.get(key)
         if pool is None:
             if len(self.restricted) >= SPARE_POOLS:
@@ -46,18 +53,23 @@ class Pools:
             for number in engines if key[0] is None else key[0]:
                 engine = engines.get(number)
                 if engine is not None and engine.visible:
-                    self._seat(engine, pool, now)
+                    self.seat(engine, pool, now)
         return pool
 
     def _drop_spare(self) -> None:
         for key, pool in list(self.restricted.items()):
             if not pool.n_bundles:
                 del self.restricted[key]
+                self.timers.cancel(Alarm.ASK, pool)
+                self.timers.cancel(Alarm.ROOM, pool)
                 for seat in pool.seats.values():
                     seat.engine.seats.remove(seat)
                     self.timers.cancel(Alarm.TIME, seat)
 
-    def _seat(self, engine: Engine, pool: Pool, now: float) -> None:
+    def seat(self, engine: Engine, pool: Pool, now: float) -> None:
+        """Give an engine its place in a pool, if it has what the work there asks for."""
+        if pool.demand is not None and (engine.id in pool.refused or not pool.demand.fits(engine.info)):
+            return
         seat = Seat(engine, pool)
         if pool.needs_s and engine.ends_at < math.inf:
             last_call = engine.ends_at - pool.needs_s
@@ -74,10 +86,10 @@ class Pools:
 
     def enlist(self, engine: Engine, now: float) -> None:
         """Give an engine that has become visible its seats."""
-        self._seat(engine, self.common, now)
-        for (eligible, _), pool in self.restricted.items():
+        self.seat(engine, self.common, now)
+        for (eligible, *_), pool in self.restricted.items():
             if eligible is None or engine.id in eligible:
-                self._seat(engine, pool, now)
+                self.seat(engine, pool, now)
 
     def unseat(self, seat: Seat) -> None:
         """Take an engine out of one pool; what it holds of that stays with it."""

@@ -4,14 +4,20 @@ Direct work waits for its engine, load-balanced work in a pool; both end in the 
 of direct work is the order of submission on every engine, because one event queues a bundle for all of its targets.
 """
 
-from hpc.controller import feeding
-from hpc.controller.balance import STUCK_S, UNKNOWN_S, WORTH_STEALING_S, Pool, Seat
+from operator import attrgetter
+from typing import Final
+
+from hpc.controller import conditions, dependencies, fairness, feeding, retries, stealing
+from hpc.controller.balance import UNKNOWN_S, Pool, Seat
 from hpc.controller.bundles import Bundle, Part, run_message
+from hpc.controller.demands import demand_of
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
 from hpc.controller.events import Action, Command, Deliver, Frames, Send, Tell
 from hpc.controller.pools import Pools
-from hpc.controller.timers import Alarm, Timers
+from hpc.controller.timers import Timers
 from hpc.wire import messages as m
+
+START: Final = attrgetter("start")
 
 
 class Queues:
@@ -25,6 +31,7 @@ class Queues:
         self.pools = Pools(registry, timers)
         self.freed: list[Engine] = []  # may have direct work that waited behind what has ended now
         self.fed: list[tuple[Bundle, list[int] | None]] = []  # load-balanced, has its arguments now
+        self.settled: list[dependencies.Hold] = []  # need not wait for other tasks any more, or would for ever
 
     def __repr__(self) -> str:
         return f"<Queues {self.pools!r}, {len(self.functions)} functions>"
@@ -45,16 +52,21 @@ class Queues:
 
     def balance(self, bundle: Bundle, eligible: list[int] | None, now: float) -> None:
         """Queue new load-balanced work, in the pool of the engines that may run it."""
-        pool = self.pools.find(eligible, bundle.declared_s, now)
-        if pool.forsaken:
-            detail = f"{pool.why_forsaken}; {self.registry.describe_ids()}"
-            self.end(bundle, 0, bundle.count, m.EndReason.NO_ENGINES, detail)
-            return
+        demand = demand_of(bundle.options) if bundle.options is not None else None
+        pool = self.pools.find(eligible, bundle.declared_s, now, demand)
         bundle.pool = pool
         pool.n_bundles += 1
         bundle.nbytes = sum(map(len, bundle.body))
-        pool.push(Part(bundle, 0, bundle.count))
+        if bundle.parts:  # it was held
+            for part in sorted(bundle.parts, key=START):
+                pool.push(part)
+        else:
+            pool.push(Part(bundle, 0, bundle.count))
+        if pool is not self.pools.common:
+            conditions.forsake(self, pool, now)
         self.pump(pool, now)
+        if pool.waiting and pool.mask:
+            fairness.make_room(self, pool, bundle, now)
 
     def _queue(self, part: Part, engine: Engine) -> None:
         part.engine = engine
@@ -101,7 +113,7 @@ class Queues:
                 return
             self._serve(shelf[next(reversed(shelf))])
         if pool.idle and pool.mask:
-            self.steal(pool, now)
+            stealing.steal(self, pool, now)
 
     def refill(self, engine: Engine, now: float) -> None:
         """Give an engine that has made progress more to do, if there is any."""
@@ -121,7 +133,7 @@ class Queues:
         if engine.shelf is Shelf.IDLE:
             for seat in seats:
                 if seat.pool.mask:
-                    self.steal(seat.pool, now)
+                    stealing.steal(self, seat.pool, now)
 
     def _serve_in_turn(self, engine: Engine) -> None:
         seats = engine.seats
@@ -137,39 +149,7 @@ class Queues:
                     self._serve(seat)
                     served = True
 
-    # ------------------------------------------------------------ stealing
-
-    def steal(self, pool: Pool, now: float, whatever_it_takes: bool = False) -> bool:
-        """Take half of what the richest engine of a pool has not begun back, for one that idles.
-
-        Work that is expected to be over sooner than it could be moved stays, but only so long: an alarm asks again.
-        """
-        seat = pool.richest()
-        if seat is None:
-            return False
-        engine = seat.engine
-        if not whatever_it_takes and engine.backlog_s < WORTH_STEALING_S:
-            if not self.timers.is_set(Alarm.STUCK, pool):
-                self.timers.set(now + STUCK_S, Alarm.STUCK, pool)
-            return False
-        sent = engine.sent
-        head = sent[0]
-        part = next(part for part in reversed(sent) if part.seat is seat)
-        not_begun = seat.n - (head.seat is seat)
-        low = part.start + (part is head)
-        start = max(low, part.stop - (not_begun + 1) // 2)
-        self.recall(engine, part.bundle, start, part.stop, seat)
-        return True
-
-    def stuck(self, pool: Pool, now: float) -> None:
-        """Steal from engines that were expected to be done by now, while others idle."""
-        if pool.waiting or not pool.idle or not pool.mask:
-            return
-        for _ in range(min(len(pool.idle), 16)):
-            if not self.steal(pool, now, whatever_it_takes=True):
-                break
-        if pool.mask:
-            self.timers.set(now + STUCK_S, Alarm.STUCK, pool)
+    # ------------------------------------------------------------ asking work back
 
     def recall(self, engine: Engine, bundle: Bundle, start: int, stop: int, seat: Seat | None) -> None:
         """Ask an engine to give back what it has not begun of a range."""
@@ -190,16 +170,16 @@ class Queues:
         if seat is not None:
             seat.recalls -= 1
         if message.start < message.stop:
-            self._give_back(engine, message)
+            self.give_back(engine, message)
         if seat is not None:
             seat.refile()
             # First to those for whom it was taken back, or its old holder would have it again.
             self.pump(seat.pool, now)
-            if seat.pool.forsaken:
-                self.give_up(seat.pool)
+            conditions.forsake(self, seat.pool, now)
         self.refill(engine, now)
 
-    def _give_back(self, engine: Engine, message: m.Revoked) -> None:
+    def give_back(self, engine: Engine, message: m.Revoked) -> None:
+        """Queue what an engine will not run, which may be the middle of a part."""
         start, stop = message.start, message.stop
         part = engine.holding(message.client, message.first, start, stop)
         if part is None:
@@ -268,6 +248,7 @@ class Queues:
             parts = None
         n = stop - start
         bundle = part.bundle
+        again = retries.sift(bundle, message, frames) if message.failed and bundle.retries else None
         if parts is None:
             self._finish(engine, part, stop)
         else:
@@ -281,13 +262,29 @@ class Queues:
         if bundle.pace is not None:
             bundle.pace.observe(each_s)
             client.pace.observe(each_s)
-        bundle.ended(n)
-        if bundle.feeds is not None:
+        if again is not None:
+            retries.try_again(self, bundle, engine, again, now)
+        elif bundle.feeds is not None:
+            bundle.ended(n)
             feeding.feed(self, bundle, engine, message, frames)
-        elif not client.gone:
+        else:
+            self.deliver(engine, bundle, message, frames)
+        self.refill(engine, now)
+
+    def deliver(self, engine: Engine, bundle: Bundle, message: m.Results, frames: Frames) -> None:
+        """Pass results on to the client, and to those that wait for them."""
+        client, start, stop, first = bundle.client, message.start, message.stop, message.first
+        past = client.past
+        past.places.append((first + start, first + stop, engine.id))
+        if message.failed:
+            for offset in message.failed:
+                past.fail(first + offset, first + offset + 1)
+        bundle.ended(stop - start)
+        if bundle.watches is not None:
+            dependencies.ended(self, bundle, range(start, stop), message.failed, engine.id)
+        if not client.gone:
             item = m.Delivered(first, start, stop, engine.id, message.packed, len(frames))
             self.out.append(Deliver(client.number, item, frames))
-        self.refill(engine, now)
 
     def _finish(self, engine: Engine, part: Part, stop: int) -> None:
         n = stop - part.start
@@ -342,21 +339,14 @@ class Queues:
     ) -> None:
         """Tell the client that tasks ended without a result of their own."""
         bundle.ended(stop - start)
+        bundle.client.past.fail(bundle.first + start, bundle.first + stop)
+        if bundle.watches is not None:
+            dependencies.ended(self, bundle, range(start, stop), range(start, stop), -1)
         if bundle.feeds is not None:
             feeding.fail(self, bundle, reason, detail, end)
         elif not bundle.client.gone:
             message = m.Ended(bundle.first, start, stop, reason, detail, end)
             self.out.append(Tell(bundle.client.number, message))
-
-    def give_up(self, pool: Pool) -> None:
-        """End all that waits in a pool whose engines are gone."""
-        detail = pool.why_forsaken
-        for line in list(pool.lines.values()):
-            for part in line.parts:
-                if part.start < part.stop:
-                    part.bundle.parts.remove(part)
-                    self.end(part.bundle, part.start, part.stop, m.EndReason.NO_ENGINES, detail)
-        pool.withdraw(pool.waiting)
 
     def abort(self, bundle: Bundle, start: int, stop: int, now: float) -> None:
         """End tasks that wait, and ask for those back that were sent but have perhaps not begun."""

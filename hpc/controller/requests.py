@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from hpc.controller.engines import Engine, Registry
+from hpc.controller.patience import stranded
 from hpc.controller.walltime import short_of_time
 from hpc.errors import ranges
 from hpc.wire import messages as m
@@ -38,6 +39,8 @@ def status(brain: "Brain") -> dict[str, Any]:
             "python": engine.info.python,
             "launcher": engine.info.launcher,
             "deadline": engine.info.deadline,
+            "labels": engine.info.labels,
+            "resources": engine.info.resources,
         }
         for engine in brain.registry.visible()
     ]
@@ -59,7 +62,8 @@ def status(brain: "Brain") -> dict[str, Any]:
 def queue_status(brain: "Brain", now: float) -> dict[str, Any]:
     """Count tasks for each engine: queued for it, sent to it, ended on it; and those that wait for any engine.
 
-    Of these, ``short_of_time`` lists those that no engine will be there for long enough.
+    Of these, ``short_of_time`` lists those that no engine will be there for long enough, ``stranded`` those for which
+    no engine has what they ask for. ``dependent`` counts those that wait for other tasks.
     """
     engines = {
         str(engine.id): {
@@ -70,8 +74,19 @@ def queue_status(brain: "Brain", now: float) -> dict[str, Any]:
         }
         for engine in brain.registry.visible()
     }
-    short = short_of_time(brain.registry, brain.queues.pools.restricted.values(), now)
-    return {"engines": engines, "unassigned": n_waiting(brain), "short_of_time": short}
+    return {
+        "engines": engines,
+        "unassigned": n_waiting(brain),
+        "short_of_time": short_of_time(brain.registry, brain.queues.pools.restricted.values(), now),
+        "stranded": stranded(brain.queues),
+        "dependent": sum(
+            part.stop - part.start
+            for client in brain.clients.values()
+            for bundle in client.bundles.values()
+            if bundle.hold is not None
+            for part in bundle.parts
+        ),
+    }
 
 
 def n_waiting(brain: "Brain") -> int:

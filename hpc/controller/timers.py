@@ -14,6 +14,9 @@ class Alarm(Enum):
     STATUS = "status"
     STUCK = "stuck"
     TIME = "time"
+    PATIENCE = "patience"
+    ASK = "ask"
+    ROOM = "room"
 
 
 class Timers:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from hpc.controller import conditions
 from hpc.controller.balance import STUCK_S, Pool, Seat
 from hpc.controller.engines import Engine, Farewell, Registry
 from hpc.controller.events import Send
@@ -42,8 +43,7 @@ def run_short(queues: Queues, seat: Seat, now: float) -> None:
         return
     queues.pools.unseat(seat)
     _take_back(queues, engine, seat)
-    if pool.forsaken:
-        queues.give_up(pool)
+    conditions.forsake(queues, pool, now)
 
 
 def short_of_time(registry: Registry, pools: Iterable[Pool], now: float) -> list[dict[str, float]]:

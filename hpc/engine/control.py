@@ -146,6 +146,9 @@ class Control(threading.Thread):
                 # Items that turn out to take seconds need no look every millisecond.
                 age_s = max(0.0, now - ledger.slice.started)
                 due.append(flush_s - age_s if age_s < flush_s else min(age_s / 4, LONGEST_LOOK_S))
+            if ledger.limit_s:
+                # After that the task has been interrupted, and this is a look at whether another one runs.
+                due.append(max(ledger.running_since + ledger.limit_s - now, REPEAT_S if self._is_overdue(now) else 0.0))
             if capture and capture.active and self._may_stream():
                 due.append(
                     max(ledger.running_since, self._streamed_at) + STREAM_S - now if not capture.crowded else 0.0
@@ -253,11 +256,17 @@ class Control(threading.Thread):
         ledger, now = self._place.ledger, time.time()
         flush_s = FLUSH_FACTOR * ledger.hold_s
         self._stream(now)
+        if self._is_overdue(now):
+            self._place.interrupts.expire(ledger.running_since)
         part = ledger.slice
         if part is not None and not 0 <= now - part.started < flush_s:
             ledger.hold_begun(now, _pack)
         if ledger.held and not 0 <= now - ledger.held_since < flush_s:
             self._flush()
+
+    def _is_overdue(self, now: float) -> bool:
+        ledger = self._place.ledger
+        return 0 < ledger.limit_s <= now - ledger.running_since
 
     def _flush(self) -> None:
         """Send held results over the work channel, if the main thread is in user code, away from it.

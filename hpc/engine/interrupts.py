@@ -30,14 +30,17 @@ class Interrupts:
 
     __slots__ = (
         "_main",
+        "_overdue",
         "_say",
         "_sent_at",
+        "expired",
         "in_task",
         "interrupted",
         "leaving",
         "notices",
         "on_leave",
         "pending",
+        "since",
         "waiting",
     )
 
@@ -45,6 +48,9 @@ class Interrupts:
         self.in_task = False
         self.waiting = False
         self.interrupted = False  # the task's KeyboardInterrupt was asked for by a client
+        self.expired = False  # ... because it took longer than it may
+        self.since: Callable[[], float] = lambda: 0.0  # when the running task began
+        self._overdue = 0.0  # when the task began that is to be ended for that
         self.leaving = ""  # the reason, once the engine is to end
         # These announce the end; the control thread hears of them through the bell, and the main thread goes on.
         self.notices: tuple[signal.Signals, ...] = (signal.SIGUSR1,)
@@ -92,7 +98,13 @@ class Interrupts:
     def interrupt_task(self) -> None:
         """Raise KeyboardInterrupt in the user code that runs, if any does. For the control thread."""
         if self.in_task:
-            self.pending = True
+            self.pending, self._overdue = True, 0.0
+            self._send()
+
+    def expire(self, since: float) -> None:
+        """Do the same to the task that began then, and to no other: its time is up. Once is enough."""
+        if self.in_task and self._overdue != since:
+            self.pending, self._overdue = True, since
             self._send()
 
     def leave(self, reason: str) -> None:
@@ -121,8 +133,8 @@ class Interrupts:
         if self.leaving:
             pass
         elif asked:
-            if self.in_task:
-                self.interrupted = True
+            if self.in_task and not (self._overdue and self._overdue != self.since()):
+                self.interrupted, self.expired = not self._overdue, bool(self._overdue)
                 raise KeyboardInterrupt
             return  # the task ended just before
         elif signum == signal.SIGINT and time.monotonic() < self._sent_at + 10 * REPEAT_S:

@@ -86,6 +86,7 @@ class Ledger:
         self.running = -1  # the task that output belongs to
         self.running_since = 0.0
         self.streamed = 0  # how many pieces of its output have left
+        self.limit_s = 0.0  # how long each task of the run may take; 0 for ever
         self.key: Key | None = None
         self._start = self._next = self._stop = 0
         self._later: list[Range] = []
@@ -114,6 +115,8 @@ class Ledger:
                 return False
             self.key = key
             (self._next, self._stop), *self._later = ranges
+            if run.terms is not None and self._next == run.start:
+                self.streamed = run.terms.n_outputs
         return True
 
     def forgo(self, run: Run) -> None:
@@ -122,6 +125,15 @@ class Ledger:
             if self._skips:
                 self._without_skips((run.client, run.first), run.start, run.stop)
             self._decide((run.client, run.first), run.start, run.stop)
+
+    def decline(self, run: Run) -> list[Range]:
+        """Take note of a run that is not for this engine; return what of it was not given back before."""
+        with self.lock:
+            self.runs += 1
+            key = run.client, run.first
+            ranges = self._without_skips(key, run.start, run.stop) if self._skips else [(run.start, run.stop)]
+            self._decide(key, run.start, run.stop)
+            return ranges
 
     def claim(self) -> int:
         """Begin a task; return its offset, -1 if the run is at its end."""

@@ -16,6 +16,7 @@ from hpc.engine.interrupts import Leave
 from hpc.engine.partials import Partials
 from hpc.engine.results import own, transmission
 from hpc.engine.shell import Shell
+from hpc.engine.terms import needed, run_on_terms
 from hpc.engine.work import Runner
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
@@ -158,7 +159,7 @@ class Loop:
                 log.warning("large data will go by TCP, not through shared memory: %s", connection.obstacle)
 
     def _run(self, run: Run, body: Sequence[Frame]) -> None:
-        held, missing = self._functions.find(run.functions)
+        held, missing = self._functions.find(needed(run))
         if missing:
             self._place.ledger.forgo(run)
             self._channel.send(Need(missing, run.client, run.first, run.start, run.stop))
@@ -166,9 +167,11 @@ class Loop:
         lock = self._channel.lock
         lock.release()
         try:
-            self._runner.run(run, held, body)
+            declined = run_on_terms(self._runner, self._place, run, held, body)
         finally:
             lock.acquire()
+        for message in declined:
+            self._channel.send(message)
         self._send_held()
 
     def _ship(self, buffers: list[Any], route: str) -> list[Any]:

@@ -56,6 +56,8 @@ class SpanRunner:
         items, others = columns[0], columns[1:]
         n = max(1, int(ledger.hold_s / function.item_s)) if function.item_s else FIRST_SLICE
         while True:
+            if ledger.limit_s:
+                n = 1  # the time of each counts
             started = time.time()
             part = ledger.claim_slice(n, items, run.start, started)
             if part is None:

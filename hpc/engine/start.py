@@ -25,6 +25,7 @@ from hpc.engine.interrupts import Bell, Interrupts, Leave
 from hpc.engine.ledger import Ledger
 from hpc.engine.loop import Loop
 from hpc.engine.namespace import Namespace
+from hpc.engine.resources import labels_of, resources_of
 from hpc.engine.sharing import Sharing
 from hpc.engine.walltime import Allocation, find_allocation
 from hpc.engine.workplace import Workplace
@@ -63,6 +64,10 @@ class EngineOptions:
         Whether to take part in MPI; by default if an MPI launcher started the process.
     label : str
         What whoever starts the group calls it.
+    resources : tuple of str
+        What tasks may ask it for: ``gpu=2``.
+    labels : str
+        Names of kinds of engines that it is one of, separated by commas.
     wait_s : float
         How long to wait for a controller at the start.
     lease_s : float
@@ -77,6 +82,8 @@ class EngineOptions:
     connection_file: str | Path | None = None
     mpi: bool | None = None
     label: str = ""
+    resources: tuple[str, ...] = ()
+    labels: str = ""
     wait_s: float = WAIT_S
     lease_s: float = LEASE_S
     log_level: str = "info"
@@ -139,6 +146,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     bell = Bell()
     ledger, interrupts, namespace = Ledger(), Interrupts(log.warning), Namespace(identity)
     interrupts.on_leave = bell.ring
+    interrupts.since = lambda: ledger.running_since
     _add_group_work(namespace, interrupts, membership)
 
     def wake() -> None:
@@ -153,7 +161,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     place = Workplace(ledger, capture, interrupts, namespace, flush=lambda: None, wake=wake)
     allocation = _allocation(membership)
     departure = Departure(allocation)
-    hello = _hello(membership, options.label, allocation)
+    hello = _hello(membership, options, allocation)
     dialer = Dialer(options.name, options.address, options.connection_file)
     parcels = Parcels()
     work, control = Channel(hello("work"), dialer, parcels), Channel(hello("control"), dialer, parcels)
@@ -204,9 +212,14 @@ def _add_group_work(namespace: Namespace, interrupts: Interrupts, membership: An
         namespace.builtins = {**namespace.builtins, **work.builtins}
 
 
-def _hello(membership: Any, label: str, allocation: Allocation) -> Any:
+def _hello(membership: Any, options: EngineOptions, allocation: Allocation) -> Any:
     uuid = os.urandom(16).hex()
-    info = engine_info(uuid, membership, label, allocation)
+    info = engine_info(uuid, membership, options.label, allocation)
+    try:
+        info.resources = resources_of(os.environ, options.resources)
+    except ValueError as error:
+        raise HpcError(str(error)) from None
+    info.labels = labels_of(os.environ, options.labels)
 
     def hello(channel: str) -> Hello:
         return Hello(PROTOCOL, __version__, "engine", uuid, channel, 0, info.host, info.pid, getpass.getuser(), info)

@@ -12,6 +12,7 @@ from hpc.engine.interrupts import Interrupts
 from hpc.engine.ledger import Ledger
 from hpc.engine.namespace import Namespace
 from hpc.engine.results import own, pack_error, split_text
+from hpc.errors import TaskTimeout
 from hpc.wire.messages import Entry, Status
 
 # How many tasks that fail for one and the same reason get its traceback: there may be a million of them.
@@ -36,6 +37,11 @@ class Workplace:
 
     def failure(self, error: BaseException, function: Held | None, started: float, ended: float) -> Entry:
         """Return the entry of a task that raised."""
+        if self.interrupts.expired:
+            self.interrupts.expired = False
+            if isinstance(error, KeyboardInterrupt):
+                text = f"ran longer than {self.ledger.limit_s:g} s (run_timeout) on {self.namespace.identity}"
+                error = TaskTimeout(text).with_traceback(error.__traceback__)
         note = "" if function is None else function.explain(error)
         return Entry(Status.FAILED, started, ended, pack_error(error, note))
 

@@ -28,7 +28,7 @@ _OFFERS = (m.Offer, m.Withdraw, m.Fetch, m.Piece, m.Release)
 SPEAKS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
     "client": (*_CONNECTION, *_FETCHES, m.Define, m.Submit, m.Abort, m.Interrupt, m.Query, m.Shutdown, m.Order, m.Keys),
     "monitor": (*_CONNECTION, m.Query),
-    "engine": (*_CONNECTION, *_FETCHES, m.Results, m.Output, m.Revoked, m.Need, m.Notice),
+    "engine": (*_CONNECTION, *_FETCHES, m.Results, m.Output, m.Revoked, m.Need, m.Notice, m.Declined),
     "launcher": (*_CONNECTION, m.Exited, m.Group, m.Query, m.Shutdown, m.Answer),
     "stranger": (m.Hello,),
 }

@@ -54,7 +54,7 @@ class Run:
     """Tasks under way, and the counts."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self.rc = hpc.RemoteController(name=options["name"], reconnect=120)
+        self.rc = hpc.RemoteController(name=options["name"], timeout=60, reconnect=120)
         self.rc.wait_for_engines(1, timeout=30)
         self.lv = self.rc.load_balanced_view()
         self.marks = options["marks"]

@@ -257,15 +257,16 @@ def test_functions_that_are_decorated(rc: ipp.Client) -> None:
     with pytest.raises(ipp.UnmetDependency, match="no_such_module"):
         rc[0].apply_sync(needs, 1)
 
-    @ipp.depend(lambda first: id == first, 1)
+    @ipp.depend(ipp.interactive(lambda first: id == first), 1)
     def only_there() -> int:
         return 7
 
     assert rc[1].apply_sync(ipp.depend(lambda: True)(abs), -3) == 3
-    with pytest.raises(ipp.UnmetDependency, match="only_there"):
+    with pytest.raises(ipp.UnmetDependency, match="is False"):
         rc[1].apply_sync(ipp.depend(lambda: False)(only_there))
-    with pytest.raises(NotImplementedError, match="depend"):
-        rc.load_balanced_view().apply(only_there)
+    tasks = [rc.load_balanced_view().apply_async(only_there) for _ in range(4)]
+    assert [ar.get(10) for ar in tasks] == [7] * 4
+    assert {ar.engine_id for ar in tasks} == {1}
 
     @ipp.remote(rc[0], block=True)
     def added(a: int, b: int = 1) -> int:
@@ -289,9 +290,8 @@ def test_what_is_not_there_says_so(rc: ipp.Client) -> None:
     lv = rc.load_balanced_view()
     with lv.temp_flags(retries=1, after=None, track=True):
         assert lv.retries == 1
-    for flag in ("after", "follow", "timeout", "label"):
-        with pytest.raises(NotImplementedError, match=flag):
-            lv.set_flags(**{flag: "x"})
+    with pytest.raises(NotImplementedError, match="label"):
+        rc[:].set_flags(label="x")
     for name in ("db_query", "hub_history", "purge_results", "resubmit", "become_dask"):
         with pytest.raises(NotImplementedError, match=name):
             getattr(rc, name)()
@@ -302,6 +302,27 @@ def test_what_is_not_there_says_so(rc: ipp.Client) -> None:
     with pytest.raises(AttributeError, match="session"):
         rc.session
     assert "short_of_time" not in rc.queue_status()
+
+
+def test_tasks_that_depend_on_others(rc: ipp.Client) -> None:
+    lv = rc.load_balanced_view()
+    slept = lv.apply_async(time.sleep, 0.1)
+    with lv.temp_flags(after=[slept.msg_ids[0]], label="second"):
+        then = lv.apply_async(os.getpid)
+    with lv.temp_flags(follow=ipp.Dependency(then)):
+        there = lv.apply_async(os.getpid)
+    assert there.get(10) == then.get(10)
+    assert then.started >= slept.completed
+    failed = lv.apply_async(lambda: 1 / 0)
+    with lv.temp_flags(after=failed), pytest.raises(ipp.error.ImpossibleDependency, match="failed") as caught:
+        lv.apply_sync(abs, 1)
+    assert isinstance(caught.value, ipp.RemoteError)
+    assert caught.value.ename == "ImpossibleDependency"
+    with lv.temp_flags(after="12345"), pytest.raises(ipp.error.InvalidDependency, match="12345"):
+        lv.apply_sync(abs, 1)
+    waits = lv.apply_async(time.sleep, 1)
+    with lv.temp_flags(after=waits, timeout=0.05), pytest.raises(ipp.TaskTimeout, match="0.05 s"):
+        lv.apply_sync(abs, 1)
 
 
 def test_executors(rc: ipp.Client) -> None:

@@ -3,7 +3,35 @@
 import math
 from collections import deque
 
+from hypothesis import strategies as st
+
+from hpc.controller.events import Frames
+from hpc.wire import codec
 from hpc.wire import messages as m
+
+
+def draw_options(data: st.DataObject, condition: bytes) -> m.Options:
+    """Draw what is special about some tasks; what they come after is for the model to fill in."""
+    return m.Options(
+        priority=data.draw(st.sampled_from([0.0, 1.0, -1.0, 2.5])),
+        labels=data.draw(st.sampled_from([[], [], ["big"]])),
+        timeout_s=data.draw(st.sampled_from([-1.0, 0.0, 0.5, 30.0])),
+        condition=data.draw(st.sampled_from([b"", b"", condition])),
+        after=m.After([]) if data.draw(st.booleans()) else None,
+    )
+
+
+def frames_of(results: m.Results) -> Frames:
+    """Return the entries that belong to results."""
+    tasks = range(results.start, results.stop)
+    return (codec.encode_entries([m.Entry(m.Status(i in results.failed), 0.0, 0.0, b"") for i in tasks]),)
+
+
+def failed_of(item: m.Delivered, frames: Frames) -> set[int]:
+    """Return the offsets of the tasks that failed."""
+    entries = codec.decode_entries(frames[0]) if frames else []
+    assert len(entries) in (0, item.stop - item.start)
+    return {item.start + i for i, entry in enumerate(entries) if entry.status}
 
 
 class FakeEngine:
@@ -21,6 +49,7 @@ class FakeEngine:
         self.holds: set[bytes] = set()
         self.runs: deque[list[int]] = deque()
         self.begun = False
+        self.conditional: set[tuple[int, int]] = set()  # bundles that have a condition
         self.mail: deque[m.Message] = deque()
 
     def received(self, message: m.Message) -> None:
@@ -30,6 +59,10 @@ class FakeEngine:
         elif isinstance(message, m.Run):
             assert set(message.functions) <= self.holds, "work came before its function"
             assert message.start < message.stop
+            assert not self.told, "work after the last"
+            if message.terms is not None and message.terms.condition:
+                assert message.terms.condition in self.holds, "work came before its condition"
+                self.conditional.add((message.client, message.first))
             self.runs.append([message.client, message.first, message.start, message.stop])
         elif isinstance(message, m.Stop):
             if self.noticed:
@@ -39,10 +72,24 @@ class FakeEngine:
             else:
                 self.stopped = True
 
+    def called(self, message: m.Message) -> None:
+        """Take what comes over the control channel."""
+        self.mail.append(message)
+        self.stopped = self.stopped or isinstance(message, m.Stop)
+
     @property
     def done(self) -> bool:
         """Whether it has done all that it was sent, and may leave."""
         return self.told and not self.runs and not self.mail
+
+    @property
+    def declines(self) -> bool:
+        """Whether what it would run next has a condition, which is met on two engines of three."""
+        return bool(self.runs) and not self.begun and self.id % 3 == 0 and tuple(self.runs[0][:2]) in self.conditional
+
+    def decline(self) -> m.Declined | None:
+        """Decline the head range, if its condition is not met."""
+        return m.Declined(*self.runs.popleft(), "it is not") if self.declines else None
 
     def begin(self) -> tuple[int, int] | None:
         """Begin the next task; return (client, number)."""

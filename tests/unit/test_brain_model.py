@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
+from typing import Any
 
-from brain_engine import FakeEngine
+from brain_engine import FakeEngine, draw_options, failed_of, frames_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,12 +31,14 @@ class BrainModel(RuleBasedStateMachine):
         self.outcomes: Counter[tuple[int, int]] = Counter()
         self.begins: Counter[tuple[int, int]] = Counter()
         self.retries: dict[tuple[int, int], int] = {}
-        self.expected_s: dict[tuple[int, int], float] = {}
+        # By the first task of a bundle, also the tasks that it waits for.
+        self.options: dict[tuple[int, int], m.Options] = {}
+        self.after: dict[tuple[int, int], list[int]] = {}
+        self.succeeded: set[tuple[int, int]] = set()
         # Serial number of the submission of each direct task.
         self.direct: dict[tuple[int, int], int] = {}
         self.last_begun: dict[int, int] = {}
-        self.known: set[int] = set()
-        self.gone_clients: set[int] = set()
+        self.known, self.gone_clients = set[int](), set[int]()
 
     # ------------------------------------------------------------ driving
 
@@ -53,24 +56,31 @@ class BrainModel(RuleBasedStateMachine):
                 assert number in self.engines
                 self.engines[number].received(message)
                 if isinstance(message, m.Run):
-                    assert not self.engines[number].told, "work after the last"
-                    expected_s = self.expected_s.get((message.client, message.first), 0.0)
-                    in_time = self.now + expected_s <= self.engines[number].ends_at
-                    assert in_time or not expected_s, "a task that cannot end in time"
+                    options = self.options[message.client, message.first]
+                    wanted = self.after.get((message.client, message.first), [])
+                    missing = [task for task in wanted if (message.client, task) not in self.succeeded]
+                    assert not missing or message.client in self.gone_clients, f"begun too early: {message}, {missing}"
+                    assert set(options.labels) <= set(self.engines[number].info.labels), "not where it may run"
+                    in_time = self.now + options.expected_s <= self.engines[number].ends_at
+                    assert in_time or not options.expected_s, "a task that cannot end in time"
             case ev.Command(number, message):
-                self.engines[number].mail.append(message)
-                if isinstance(message, m.Stop):
-                    self.engines[number].stopped = True
-            case ev.Deliver(client, item, _):
+                self.engines[number].called(message)
+            case ev.Deliver(client, item, frames):
                 assert item.engine in self.known, "a result of an engine that clients have not heard of"
                 self.ended(client, item.first + item.start, item.first + item.stop)
+                failed = failed_of(item, frames)
+                for key in ((client, item.first + offset) for offset in failed):
+                    assert key in self.direct or self.begins[key] > self.retries[key], "given up too early"
+                done = range(item.start, item.stop)
+                self.succeeded.update((client, item.first + offset) for offset in done if offset not in failed)
             case ev.Tell(client, m.Ended() as ended):
+                if ended.reason is m.EndReason.TIMEOUT:
+                    assert self.options[client, ended.first].timeout_s >= 0, "nobody said how long it may wait"
                 if ended.end is not None:
                     assert ended.end.id not in self.known, "tasks failed before their engine was announced as lost"
                 self.ended(client, ended.first + ended.start, ended.first + ended.stop)
             case ev.Announce(engines):
-                for row in engines.joined:
-                    self.known.add(row.id)
+                self.known.update(row.id for row in engines.joined)
                 for end in engines.left:
                     self.known.remove(end.id)
             case ev.Dropped(number, _):
@@ -98,6 +108,7 @@ class BrainModel(RuleBasedStateMachine):
         for rank in range(size):
             name = f"g{self.n_groups}"
             info = m.EngineInfo(f"{name}-{rank}", name, rank, size, "host", 1000 * self.n_groups + rank, 1, "boot")
+            info.labels = ["big"] * (self.n_groups % 2)
             self.newcomers.append(FakeEngine(info, left_s))
 
     @precondition(lambda self: self.newcomers)
@@ -142,12 +153,18 @@ class BrainModel(RuleBasedStateMachine):
     def work(self, data: st.DataObject, n: int, failed: bool) -> None:
         fake = self.pick(data)
         if fake.begun and fake.up["work"]:
-            client, first, start, stop = fake.runs[0]
-            for task in range(first + start + 1, first + min(start + n, stop)):
-                self.began(fake, client, task)
-            self.do(ev.EngineSaid(fake.id, fake.finish(n, failed)))
-        elif (task := fake.begin()) is not None:
+            self.finish(fake, n, failed)
+        elif fake.up["work"] and (declined := fake.decline()) is not None:
+            self.do(ev.EngineSaid(fake.id, declined))
+        elif not fake.declines and (task := fake.begin()) is not None:
             self.began(fake, *task)
+
+    def finish(self, fake: FakeEngine, n: int, failed: bool) -> None:
+        client, first, start, stop = fake.runs[0]
+        for task in range(first + start + 1, first + min(start + n, stop)):
+            self.began(fake, client, task)
+        results = fake.finish(n, failed)
+        self.do(ev.EngineSaid(fake.id, results, frames_of(results)))
 
     def began(self, fake: FakeEngine, client: int, task: int) -> None:
         key = client, task
@@ -161,7 +178,9 @@ class BrainModel(RuleBasedStateMachine):
     @precondition(lambda self: any(e.mail and e.up["control"] for e in self.engines.values()))
     @rule()
     def read_mail(self) -> None:
-        fake = next(e for e in self.engines.values() if e.mail and e.up["control"])
+        self.read(next(e for e in self.engines.values() if e.mail and e.up["control"]))
+
+    def read(self, fake: FakeEngine) -> None:
         message = fake.mail.popleft()
         if isinstance(message, m.Revoke):
             self.do(ev.EngineSaid(fake.id, fake.revoke(message)))
@@ -207,9 +226,9 @@ class BrainModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def shutdown(self, data: st.DataObject) -> None:
         fake = self.pick(data)
-        actions = self.do(ev.ClientSaid(min(self.clients, default=0), m.Shutdown(1, [fake.id], False)))
-        assert isinstance(actions[0], ev.Tell)
-        answer = actions[0].message
+        tell, *_ = self.do(ev.ClientSaid(min(self.clients, default=0), m.Shutdown(1, [fake.id], False)))
+        assert isinstance(tell, ev.Tell)
+        answer = tell.message
         assert isinstance(answer, m.Answer)
         if not answer.error:
             assert fake.stopped or fake.told
@@ -223,6 +242,7 @@ class BrainModel(RuleBasedStateMachine):
             self.clients[self.n_clients] = 1
             self.do(ev.ClientCame(self.n_clients))
             self.do(ev.ClientSaid(self.n_clients, m.Define(FUNCTION, "f"), (b"", b"f")))
+            self.do(ev.ClientSaid(self.n_clients, m.Define(OTHER, "g"), (b"", b"g")))
 
     @precondition(lambda self: len(self.clients) > 1)
     @rule()
@@ -233,7 +253,15 @@ class BrainModel(RuleBasedStateMachine):
         self.open_tasks = {key for key in self.open_tasks if key[0] != client}
         self.do(ev.ClientGone(client))
 
-    def submit(self, data: st.DataObject, count: int, kind: m.Kind, targets: list[int] | None, **more: object) -> int:
+    def submit(  # noqa: PLR0913, PLR0917 - what there is to say of a bundle
+        self,
+        data: st.DataObject,
+        count: int,
+        kind: m.Kind,
+        targets: list[int] | None,
+        options: m.Options | None = None,
+        **more: Any,
+    ) -> None:
         client = data.draw(st.sampled_from(sorted(self.clients)))
         first = self.clients[client]
         self.clients[client] += count
@@ -242,13 +270,17 @@ class BrainModel(RuleBasedStateMachine):
             self.open_tasks.add((client, first + offset))
             if targets is not None:
                 self.direct[client, first + offset] = self.serial * 1000 + (0 if kind is m.Kind.EACH else offset)
-        options = m.Options(retries=int(str(more.pop("retries", 0))), expected_s=float(str(more.pop("expected_s", 0))))
-        self.expected_s[client, first] = options.expected_s
+        options = self.options[client, first] = options or m.Options()
+        if first > 1 and options.after is not None:
+            tasks = data.draw(st.lists(st.integers(1, first - 1), min_size=1, max_size=3, unique=True))
+            options.after = m.After([(task, task + 1) for task in tasks])
+            self.after[client, first] = tasks
+        else:
+            options.after = None
         for offset in range(count):
             self.retries[client, first + offset] = options.retries
-        message = m.Submit(first, count, kind, [FUNCTION], targets, 0.0, options, **more)  # type: ignore[arg-type]
+        message = m.Submit(first, count, kind, [FUNCTION], targets, 0.0, options, **more)
         self.do(ev.ClientSaid(client, message, (b"body",)))
-        return first
 
     @rule(
         data=st.data(),
@@ -258,10 +290,13 @@ class BrainModel(RuleBasedStateMachine):
     )
     @precondition(lambda self: self.clients)
     def submit_balanced(self, data: st.DataObject, count: int, retries: int, expected_s: float) -> None:
-        eligible = None
+        eligible, options = None, m.Options()
         if data.draw(st.integers(0, 3)) == 0:
             eligible = data.draw(st.lists(st.integers(0, max(self.engines, default=0) + 1), max_size=3))
-        self.submit(data, count, m.Kind.SPAN, None, eligible=eligible, retries=retries, expected_s=expected_s)
+        if data.draw(st.booleans()):
+            options = draw_options(data, OTHER)
+        options.retries, options.expected_s = retries, expected_s
+        self.submit(data, count, m.Kind.SPAN, None, options, eligible=eligible)
 
     @rule(data=st.data(), times=st.sampled_from([1, 1, 20]))
     @precondition(lambda self: self.clients)
@@ -315,42 +350,45 @@ class BrainModel(RuleBasedStateMachine):
                 for channel, up in fake.up.items():
                     if not up and fake.id in self.engines:
                         self.connect(fake, channel)
-        last = FakeEngine(m.EngineInfo("last", "last", 0, 1, "other", 1, 1, "boot"))
+        last = FakeEngine(m.EngineInfo("last", "last", 0, 1, "other", 1, 1, "boot", labels=["big"]))
         self.connect(last, "work")
         self.connect(last, "control")
-        for _ in range(500):
-            if not any(e.runs or e.mail or e.stopped or e.told for e in self.engines.values()):
-                break
-            for fake in list(self.engines.values()):
-                while fake.mail:
-                    message = fake.mail.popleft()
-                    if isinstance(message, m.Revoke):
-                        self.do(ev.EngineSaid(fake.id, fake.revoke(message)))
-                if fake.stopped:
-                    self.do(ev.EngineSaid(fake.id, m.Goodbye("told to")))
-                elif fake.done:
-                    self.leave(fake)
-                elif fake.runs:
-                    if not fake.begun:
-                        task = fake.begin()
-                        assert task is not None
-                        self.began(fake, *task)
-                    client, first, start, stop = fake.runs[0]
-                    for number in range(first + start + 1, first + min(start + 50, stop)):
-                        self.began(fake, client, number)
-                    self.do(ev.EngineSaid(fake.id, fake.finish(50, False)))
-            self.now += 0.01
+        self.work_off()
+        while self.brain.next_timeout(self.now) is not None and self.open_tasks:  # some have no place to go
+            self.now += 10.0
             self.do(ev.Tick())
-        else:
-            raise AssertionError(
-                f"the work goes round in circles: {self.brain}, {list(self.brain.registry.engines.values())}"
-            )
+            self.work_off()
         for fake in list(self.engines.values()):
             if fake.id in self.engines and not self.brain.registry.engines[fake.id].group.visible:
                 self.do(ev.EngineDied(fake.id, 15, -1))
         assert not self.open_tasks, "tasks that never ended"
         assert all(n == 1 for n in self.outcomes.values())
         assert not any(client.bundles for client in self.brain.clients.values())
+
+    def work_off(self) -> None:
+        """Have the engines do all that they are sent."""
+        for _ in range(500):
+            if not any(e.runs or e.mail or e.stopped or e.told for e in self.engines.values()):
+                break
+            for fake in list(self.engines.values()):
+                while fake.mail:
+                    self.read(fake)
+                if fake.stopped:
+                    self.do(ev.EngineSaid(fake.id, m.Goodbye("told to")))
+                elif fake.done:
+                    self.leave(fake)
+                elif (declined := fake.decline()) is not None:
+                    self.do(ev.EngineSaid(fake.id, declined))
+                elif fake.runs:
+                    if not fake.begun:
+                        task = fake.begin()
+                        assert task is not None
+                        self.began(fake, *task)
+                    self.finish(fake, 50, False)
+            self.now += 0.01
+            self.do(ev.Tick())
+        else:
+            raise AssertionError(f"the work goes round in circles: {self.brain}, {self.engines}")
 
 
 TestBrainModel = BrainModel.TestCase

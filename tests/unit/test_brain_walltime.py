@@ -163,7 +163,7 @@ def test_times_that_differ_little_share_a_pool():
     bench = Bench(1)
     for n in range(1, 100):
         bench.submit(**expecting(100 + n / 10))
-    ((_, needs_s),) = bench.brain.queues.pools.restricted
+    ((_, needs_s, _),) = bench.brain.queues.pools.restricted
     assert needs_s == 110
 
 
@@ -178,7 +178,7 @@ def test_odd_times_are_no_trouble(seconds):
 def test_round_numbers_stay(seconds):
     bench = Bench(1)
     bench.submit(**expecting(seconds))
-    ((_, needs_s),) = bench.brain.queues.pools.restricted
+    ((_, needs_s, _),) = bench.brain.queues.pools.restricted
     assert math.isclose(needs_s, seconds)
 
 

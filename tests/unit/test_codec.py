@@ -41,6 +41,8 @@ def values(kind):
         return st.one_of(*map(values, arguments))
     if origin is list:
         return st.lists(values(arguments[0]), max_size=3)
+    if origin is tuple:
+        return st.tuples(*map(values, arguments))
     if origin is dict:
         return st.dictionaries(values(arguments[0]), values(arguments[1]), max_size=3)
     if issubclass(kind, IntEnum):

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "cluster": {"wire", "transport", "security", "partition", "errors", "controller", "engine", "client", "dataplane"},
     "cli": {"wire", "transport", "security", "partition", "errors", "controller", "engine", "client", "cluster"},
     "magics": {"wire", "errors", "client"},
-    "compat": {"", "errors", "client", "magics"},
+    "compat": {"", "wire", "errors", "client", "magics"},
     "": {"wire", "security", "errors", "client", "cluster", "engine", "magics"},
 }
 # Foreign package -> the only parts that may import it at all.

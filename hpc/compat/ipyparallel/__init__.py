@@ -13,6 +13,7 @@ page docs/howto/porting.md goes through it name by name.
 
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
+from hpc.client.dependency import Dependency
 from hpc.compat.ipyparallel import error
 from hpc.compat.ipyparallel.client import Client
 from hpc.compat.ipyparallel.cluster import Cluster
@@ -26,9 +27,11 @@ from hpc.compat.ipyparallel.error import (
     TimeoutError,
     UnmetDependency,
 )
-from hpc.compat.ipyparallel.functions import Reference, depend, interactive, parallel, remote, require
+from hpc.compat.ipyparallel.functions import Reference, interactive, parallel, remote
 from hpc.compat.ipyparallel.results import AsyncMapResult, AsyncResult
 from hpc.compat.ipyparallel.views import DirectView, LoadBalancedView
+from hpc.wire.conditions import Conditional as dependent  # noqa: N813 - its name there
+from hpc.wire.conditions import depend, require
 
 AsyncHubResult = AsyncResult
 BroadcastView = DirectView
@@ -44,6 +47,7 @@ __all__ = [
     "Client",
     "Cluster",
     "CompositeError",
+    "Dependency",
     "DirectView",
     "EngineError",
     "LoadBalancedView",
@@ -55,6 +59,7 @@ __all__ = [
     "TimeoutError",
     "UnmetDependency",
     "depend",
+    "dependent",
     "error",
     "interactive",
     "load_ipython_extension",

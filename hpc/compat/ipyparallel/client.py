@@ -257,7 +257,8 @@ class Client(hpc.RemoteController):
         if verbose:
             raise NotImplementedError("hpc's controller counts tasks, and does not list them")
         found = super().queue_status(targets)
-        del found["short_of_time"]
+        for name in ("short_of_time", "stranded", "dependent"):
+            del found[name]
         return found[self._ids_of(targets)[0]] if isinstance(targets, int) else found
 
     def shutdown(

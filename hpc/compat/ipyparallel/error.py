@@ -14,8 +14,7 @@ TimeoutError = builtins.TimeoutError
 IPythonError = KernelError = errors.HpcError
 NoEnginesRegistered = errors.NoEngines
 TaskAborted = errors.TaskAborted
-TaskTimeout = errors.TaskTimeout
-UnmetDependency = ImpossibleDependency = InvalidDependency = DependencyTimeout = errors.DependencyError
+UnmetDependency = errors.DependencyError
 
 
 class RemoteError(errors.RemoteError):
@@ -46,6 +45,33 @@ class AlreadyDisplayedError(RemoteError):
 
 class EngineError(RemoteError, errors.EngineLost):
     """The engine that held the task is gone."""
+
+
+class _ToldError(RemoteError):
+    """What the controller says of a task; for ipyparallel that is an error of an engine, too."""
+
+    def __init__(self, error: BaseException | str) -> None:
+        super().__init__(str(error))
+        self.ename, self.evalue = type(self).__name__, str(error)
+
+    def __str__(self) -> str:
+        return self.evalue
+
+
+class TaskTimeout(_ToldError, errors.TaskTimeout):  # noqa: N818 - its name there
+    """The task has waited, or run, for too long."""
+
+
+class ImpossibleDependency(_ToldError, errors.DependencyError):  # noqa: N818 - its name there
+    """What the task depends on cannot be met any more."""
+
+
+class InvalidDependency(ImpossibleDependency):
+    """The task depends on something that is no task of this client."""
+
+
+class DependencyTimeout(ImpossibleDependency):
+    """For ``except`` clauses only: who waits for too long gets a `TaskTimeout`."""
 
 
 class CompositeError(RemoteError, errors.CompositeError):
@@ -124,6 +150,10 @@ def translated(error: BaseException, method: str = "apply") -> BaseException:
         error.__class__ = _kind(type(error))  # type: ignore[arg-type]  # mypy doubts that classes are hashable
         error.method = method  # type: ignore[attr-defined]
         return error
+    if isinstance(error, errors.TaskTimeout):
+        return TaskTimeout(error)
+    if isinstance(error, errors.DependencyError):
+        return ImpossibleDependency(error)
     if isinstance(error, errors.EngineLost):
         facts = ("engine_id", "rank", "host", "pid", "reason", "signal")
         lost = EngineError(str(error), **{name: getattr(error, name) for name in facts})

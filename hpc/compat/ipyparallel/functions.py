@@ -1,14 +1,13 @@
 """What ipyparallel does to functions: decorators, and references among their arguments."""
 
-import importlib
 import sys
 from collections.abc import Callable
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import hpc
 from hpc.client.parallel import ParallelFunction, RemoteFunction
-from hpc.errors import DependencyError
+from hpc.wire.conditions import Conditional
 
 if TYPE_CHECKING:
     from hpc.compat.ipyparallel.views import View
@@ -49,82 +48,6 @@ def parallel(
     return view.parallel(dist, block, **options)
 
 
-def require(*objects: Any, **names: Any) -> Callable[[Callable[..., Any]], "Required"]:
-    """Decorate a function that needs modules imported, or objects bound, where it runs.
-
-    Modules are given as such or by name, functions by position, other objects by keyword.
-    """
-    modules = []
-    for needed in objects:
-        if isinstance(needed, str | ModuleType):
-            modules.append(needed if isinstance(needed, str) else needed.__name__)
-        elif hasattr(needed, "__name__"):
-            names[needed.__name__] = needed
-        else:
-            raise TypeError(f"give {needed!r} by keyword, so that it has a name")
-    return lambda f: Required(f, modules, names)
-
-
-class depend:  # noqa: N801 - a decorator
-    """Decorate a function that may run only where another one does not return False."""
-
-    def __init__(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        self.f, self.args, self.kwargs = f, args, kwargs
-
-    def __repr__(self) -> str:
-        return f"depend({self.f!r})"
-
-    def __call__(self, f: Callable[..., Any]) -> "Dependent":
-        """Return the function with its condition."""
-        return Dependent(f, self.f, *self.args, **self.kwargs)
-
-
-class _Wrapped:
-    """A function with something to be done first, where it runs."""
-
-    def __init__(self, f: Callable[..., Any]) -> None:
-        self.f = f
-        self.__name__ = self.__qualname__ = getattr(f, "__name__", None) or getattr(f, "name", type(f).__name__)
-        self.__doc__ = f.__doc__
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.__name__}>"
-
-
-class Required(_Wrapped):
-    """A function and what it needs: what `require` makes."""
-
-    def __init__(self, f: Callable[..., Any], modules: list[str], names: dict[str, Any]) -> None:
-        super().__init__(f)
-        self.modules, self.names = modules, names
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """See that everything is there, and call the function."""
-        here = sys.modules["__main__"].__dict__
-        for module in self.modules:
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                raise DependencyError(f"{self.__name__} needs the module {module}: {error}") from error
-            here[module.partition(".")[0]] = sys.modules[module.partition(".")[0]]
-        here.update(self.names)
-        return self.f(*args, **kwargs)
-
-
-class Dependent(_Wrapped):
-    """A function and a condition: what `depend` makes."""
-
-    def __init__(self, f: Callable[..., Any], condition: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        super().__init__(f)
-        self.condition, self.args, self.kwargs = condition, args, kwargs
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function if the condition is met."""
-        if self.condition(*self.args, **self.kwargs) is False:
-            raise DependencyError(f"the condition of {self.__name__} is not met on this engine")
-        return self.f(*args, **kwargs)
-
-
 # ---------------------------------------------------------------- references
 
 
@@ -141,8 +64,16 @@ class Reference(hpc.Reference):
         return eval(self.name, sys.modules["__main__"].__dict__)  # noqa: S307 - as any code that is sent to engines
 
 
-class Resolving(_Wrapped):
+class Resolving:
     """A function whose arguments, or who itself, are references."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.f = f
+        self.__name__ = self.__qualname__ = getattr(f, "__name__", None) or getattr(f, "name", type(f).__name__)
+        self.__doc__ = f.__doc__
+
+    def __repr__(self) -> str:
+        return f"<Resolving {self.__name__}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate the references, and call the function."""
@@ -171,4 +102,6 @@ def refers(value: Any) -> bool:
 def prepared(f: Any, args: Any, kwargs: Any = ()) -> Any:
     """Return what to call on the engine in the place of a function with these arguments."""
     needs = isinstance(f, Reference) or any(map(refers, args)) or any(map(refers, dict(kwargs).values()))
-    return Resolving(f) if needs else f
+    if not needs:
+        return f
+    return Conditional(Resolving(f.f), *f.conditions.conditions) if isinstance(f, Conditional) else Resolving(f)

@@ -3,14 +3,16 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import hpc
 from hpc.client.baseview import View as HpcView
 from hpc.client.parallel import ParallelFunction, RemoteFunction
-from hpc.compat.ipyparallel.functions import Dependent, Reference, distribution, prepared
+from hpc.compat.ipyparallel.error import InvalidDependency
+from hpc.compat.ipyparallel.functions import Reference, distribution, prepared
 from hpc.compat.ipyparallel.results import AsyncMapResult, AsyncResult, adopt
 from hpc.compat.names import forget_names
+from hpc.errors import DependencyError
 
 if TYPE_CHECKING:
     from hpc.compat.ipyparallel.client import Client
@@ -64,14 +66,6 @@ class View(HpcView):
     def outstanding(self) -> set[str]:
         """The names of those of them that have not ended."""
         return self._rc.outstanding & set(self.history)
-
-    def set_flags(self, **flags: Any) -> Self:
-        """Set attributes of the view, and return it."""
-        for name, value in flags.items():
-            if name.startswith("_") or not hasattr(self, name):
-                raise TypeError(f"{type(self).__name__} has no flag {name!r}")
-            setattr(self, name, value)
-        return self
 
     def wait(self, jobs: Any = None, timeout: float | None = -1) -> bool:
         """Wait until tasks have ended: results or their names, by default all that this view has given out."""
@@ -239,13 +233,17 @@ class DirectView(View, hpc.DirectView):
 class LoadBalancedView(View, hpc.LoadBalancedView):
     """A view that gives tasks to engines as they become free."""
 
-    after = _Later()
-    follow = _Later()
-    timeout = _Later()
+    label = hpc.LoadBalancedView.label
+
+    def _placed(self, link: Any, f: Callable[..., Any]) -> Any:
+        try:
+            return super()._placed(link, f)
+        except DependencyError as error:
+            raise InvalidDependency(error) from None
 
     def apply_async(self, f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
         """Call ``f(*args, **kwargs)`` on a free engine; return the result at once."""
-        return self._took(super().apply_async(prepared(_anywhere(f), args, kwargs), *args, **kwargs))
+        return self._took(super().apply_async(prepared(f, args, kwargs), *args, **kwargs))
 
     def map_async(  # type: ignore[override]
         self,
@@ -258,7 +256,7 @@ class LoadBalancedView(View, hpc.LoadBalancedView):
         track: bool = False,
     ) -> AsyncMapResult:
         """Call ``f`` with the items of the sequences; return the result at once."""
-        f = _with_references(_anywhere(f), sequences)
+        f = _with_references(f, sequences)
         options = {"chunksize": chunksize, "ordered": ordered, "return_exceptions": return_exceptions}
         return self._took(super().map_async(f, *sequences, **options), "map")  # type: ignore[arg-type, return-value]
 
@@ -274,15 +272,6 @@ class LoadBalancedView(View, hpc.LoadBalancedView):
     def register_joblib_backend(self, name: str = "ipyparallel", make_default: bool = False) -> None:
         """Have ``joblib.parallel_config(backend=name)`` use the engines of this view."""
         super().register_joblib_backend(name, make_default)
-
-
-def _anywhere(f: Any) -> Any:
-    """Return a function that any engine may run; raises for one that only some may."""
-    if isinstance(f, Dependent):
-        raise NotImplementedError(
-            f"{f.__name__} has a condition (depend), which hpc's controller does not heed: give it to a direct view"
-        )
-    return f
 
 
 def _with_references(f: Any, sequences: tuple[Any, ...]) -> Any:

@@ -11,6 +11,7 @@ Tasks are named by numbers. A client numbers its tasks from 1 on; a *bundle* is 
 from hpc.wire.messages.base import TOGETHER, EndReason, Kind, Message, Status
 from hpc.wire.messages.client import (
     Abort,
+    After,
     Answer,
     Define,
     Delivered,
@@ -29,7 +30,19 @@ from hpc.wire.messages.client import (
     Submit,
 )
 from hpc.wire.messages.connection import Ack, EngineInfo, Goodbye, Hello, Identify, Refused, Welcome
-from hpc.wire.messages.engine import Entry, Need, Notice, Output, Results, Revoke, Revoked, Run, Stop
+from hpc.wire.messages.engine import (
+    Declined,
+    Entry,
+    Need,
+    Notice,
+    Output,
+    Results,
+    Revoke,
+    Revoked,
+    Run,
+    Stop,
+    Terms,
+)
 from hpc.wire.messages.flow import Credit, Hold
 from hpc.wire.messages.launcher import Exited, Group, Start
 from hpc.wire.messages.parcels import Fetch, Label, Offer, Piece, Release, Taken, Withdraw
@@ -38,8 +51,10 @@ __all__ = [
     "TOGETHER",
     "Abort",
     "Ack",
+    "After",
     "Answer",
     "Credit",
+    "Declined",
     "Define",
     "Delivered",
     "Delivery",
@@ -83,6 +98,7 @@ __all__ = [
     "Stop",
     "Submit",
     "Taken",
+    "Terms",
     "Welcome",
     "Withdraw",
 ]

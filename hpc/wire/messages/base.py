@@ -49,3 +49,5 @@ class EndReason(IntEnum):
     NO_ENGINES = 8
     WALLTIME = 9
     PREEMPTED = 10
+    DEPENDENCY = 16
+    TIMEOUT = 17

@@ -18,15 +18,43 @@ class Define(Message, tag=16):
     name: str
 
 
+class After(Message):
+    """Other tasks of the same client that tasks wait for, as ranges [start, stop) of their numbers.
+
+    It is met when all of them (or any) have ended as they should, with ``success`` or with ``failure``. ``good`` and
+    ``bad`` count those that the client knows to have ended so, or otherwise; the good ones on ``engines``.
+    """
+
+    tasks: list[tuple[int, int]]
+    all: bool = True
+    success: bool = True
+    failure: bool = False
+    good: int = 0
+    bad: int = 0
+    engines: list[int] = []
+
+
 class Options(Message):
     """How the tasks of a bundle may be placed and repeated.
 
     With ``expected_s``, the seconds that a task takes, it is sent only to engines that will be there for as long.
+    Tasks of higher ``priority`` come first among those of their client. They may wait for ``timeout_s`` until they can
+    be given to an engine (-1: as is usual), and run for ``run_timeout_s`` (0: for ever). ``condition`` is the digest of
+    a function that must not return False where they run. Engines must have ``labels``, and as much of ``resources``.
+    Tasks wait for what ``after`` says, and run where that of ``follow`` did.
     """
 
     retries: int = 0
     label: str = ""
     expected_s: float = 0.0
+    priority: float = 0.0
+    timeout_s: float = -1.0
+    run_timeout_s: float = 0.0
+    condition: bytes = b""
+    resources: dict[str, float] = {}
+    labels: list[str] = []
+    after: After | None = None
+    follow: After | None = None
 
 
 class Source(Message):

@@ -16,7 +16,8 @@ class EngineInfo(Message):
 
     ``group`` is the same for all ranks of one launch; ``started`` is the start time of the process in clock ticks since
     boot, which tells it from a later process with the same pid. ``deadline`` is when its allocation ends, in seconds
-    since the epoch, 0 if nothing says that it will; ``notice_s`` before that it prepares to leave.
+    since the epoch, 0 if nothing says that it will; ``notice_s`` before that it prepares to leave. ``labels`` and
+    ``resources`` are what tasks may ask for.
     """
 
     uuid: str
@@ -33,6 +34,8 @@ class EngineInfo(Message):
     launcher: str = ""
     deadline: float = 0.0
     notice_s: float = 0.0
+    labels: list[str] = []
+    resources: dict[str, float] = {}
 
 
 class Hello(Message, tag=2):

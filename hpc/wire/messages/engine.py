@@ -6,6 +6,18 @@ from hpc.wire.messages.parcels import Label
 # ---------------------------------------------------------------- to the engine
 
 
+class Terms(Message):
+    """What is special about some tasks.
+
+    None may run longer than ``limit_s`` (0: no limit). With ``condition``, the digest of a function, the tasks are
+    Declined if that returns False. ``n_outputs`` pieces of output of task ``start`` were sent by tries that failed.
+    """
+
+    limit_s: float = 0.0
+    condition: bytes = b""
+    n_outputs: int = 0
+
+
 class Run(Message, tag=32):
     """Run tasks [start, stop) of a bundle; the body of the whole bundle follows."""
 
@@ -17,6 +29,7 @@ class Run(Message, tag=32):
     functions: list[bytes]
     route: str = ""
     parcels: list[Label] = []
+    terms: Terms | None = None
 
 
 class Revoke(Message, tag=33):
@@ -105,6 +118,16 @@ class Need(Message, tag=51):
     first: int
     start: int
     stop: int
+
+
+class Declined(Message, tag=54):
+    """The condition of tasks [start, stop) of a bundle is not met here; ``why`` says more, if there is more to say."""
+
+    client: int
+    first: int
+    start: int
+    stop: int
+    why: str = ""
 
 
 class Notice(Message, tag=53):
