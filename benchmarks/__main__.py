@@ -26,6 +26,8 @@ NAMES = (
     "rest",
     "jobs",
     "brain",
+    "scale",
+    "faults",
 )
 
 

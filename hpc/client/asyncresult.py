@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from hpc.client.bundle import Bundle, Mark
 from hpc.client.facts import Facts
-from hpc.client.metadata import Pieces, output
+from hpc.client.metadata import output
 from hpc.client.outcome import Loss, Outcome
+from hpc.client.pieces import Pieces
 from hpc.client.roster import log
 from hpc.client.waiting import Parker
 from hpc.wire import messages as m

@@ -106,11 +106,12 @@ class Taker(Protocol):
 class Bundle:
     """Base of both: tasks ``first`` to ``first + count - 1``, of which ``left`` have not ended."""
 
-    __slots__ = ("count", "first", "forced", "left", "placement")
+    __slots__ = ("count", "first", "forced", "left", "placement", "weight")
 
     def __init__(self, first: int, count: int, placement: Placement) -> None:
         self.first, self.count, self.left, self.placement = first, count, count, placement
         self.forced: frozenset[int] = frozenset()  # which tasks are to end, whatever they do
+        self.weight = 0  # of the client's credit; see `hpc.client.credit`
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.first}+{self.count}, {self.left} left>"

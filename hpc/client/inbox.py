@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from hpc.client.bundle import Bundle
+from hpc.client.credit import Credit
 from hpc.client.outcome import (
     Loss,
     Outcome,
@@ -74,6 +75,7 @@ class Inbox:
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
         self.bundles: dict[int, Bundle] = {}
+        self.credit = Credit()
         self.requests: dict[int, Request] = {}
         self.calls: deque[Callable[[], object]] = deque()
         self.held: list[_Held] = []
@@ -105,6 +107,8 @@ class Inbox:
             if request is not None:
                 request.value, request.error, request.done = message.value, message.error, True
                 self.requests.pop(message.request, None)
+        elif isinstance(message, m.Credit):
+            self.credit.nbytes = message.nbytes
         elif isinstance(message, m.Goodbye):
             self.farewell = ConnectError(
                 f"the cluster was ended ({message.reason})" if message.reason else "the cluster was ended"
@@ -189,6 +193,7 @@ class Inbox:
     def _forget_if_done(self, bundle: Bundle) -> None:
         if bundle.left <= 0:
             self.bundles.pop(bundle.first, None)
+            self.credit.charge(bundle, 0)
 
     def end_all(self, error: BaseException) -> None:
         """End everything that is under way, because the connection is over for good."""
@@ -197,6 +202,7 @@ class Inbox:
         for bundle in list(self.bundles.values()):
             bundle.deliver(0, bundle.count, loss, 0)
         self.bundles.clear()
+        self.credit.used = 0
         for request in self.requests.values():
             request.error, request.done = str(error), True
         self.requests.clear()

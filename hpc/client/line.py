@@ -91,6 +91,7 @@ class Line:
             mend=self._mend,
             wake=self.wake.ring,
             ship=self.ship,
+            credit=self.inbox.credit,
         )
         self.freight = Freight()
         self.parcels = Parcels()

@@ -17,6 +17,7 @@ from hpc.client.background import Background, remember
 from hpc.client.bundle import Placement
 from hpc.client.inbox import Request
 from hpc.client.line import Connection, Line
+from hpc.client.roster import log
 from hpc.client.waiting import Parker
 from hpc.errors import ConnectError, HpcError
 from hpc.wire import messages as m
@@ -28,6 +29,8 @@ STREAK_S = 0.001
 WELCOME_S = 20.0
 # How long data that engines are still fetching may keep a client from closing.
 FAREWELL_S = 2.0
+# Who submits and has waited so long for earlier tasks to end is told why.
+CREDIT_WARNING_S = 10.0
 # Nobody is fetching any more if nobody has asked for so long.
 PAUSE_S = 0.1
 
@@ -67,6 +70,7 @@ class Link(Line):
         self._placements: dict[int, Placement] = {}
         self._background: Background | None = None
         self._starting = threading.Lock()
+        self.inbox.credit.patience = self._wait_for_credit
         remember(self)
 
     def __repr__(self) -> str:
@@ -186,6 +190,19 @@ class Link(Line):
             raise self.fault
         self.outbox.put(message)
         self.outbox.flush()
+
+    def _wait_for_credit(self, is_free: Callable[[], bool]) -> None:
+        if self.receiver == threading.get_ident():
+            return  # in a callback: for each task that it submits one has ended
+        if not self.wait(is_free, CREDIT_WARNING_S):
+            credit = self.inbox.credit
+            log.warning(
+                "submitting waits until tasks end: those under way fill %d of the %d bytes that this client may have at"
+                " the controller",
+                credit.used,
+                credit.nbytes,
+            )
+            self.wait(is_free)
 
     # ------------------------------------------------------------ waiting
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hpc.client.outcome import Outcome
+from hpc.client.pieces import Pieces
 from hpc.client.roster import Roster
 from hpc.wire.display import Outputs
 
@@ -24,31 +25,6 @@ class Metadata(dict[str, Any]):
             return self[name]
         except KeyError:
             raise AttributeError(f"there is no {name!r}; there are {', '.join(self)}") from None
-
-
-class Pieces:
-    """Output of the tasks of one result that came while they ran, in numbered pieces."""
-
-    __slots__ = ("_by_task",)
-
-    def __init__(self) -> None:
-        self._by_task: dict[int, dict[int, tuple[str, str]]] = {}
-
-    def __repr__(self) -> str:
-        return f"<Pieces of {len(self._by_task)} tasks>"
-
-    def add(self, task: int, number: int, stream: str, text: str) -> None:
-        """Keep a piece; the same number again changes nothing."""
-        self._by_task.setdefault(task, {}).setdefault(number, (stream, text))
-
-    def count(self, task: int) -> int:
-        """Return how many pieces of a task came."""
-        return len(self._by_task.get(task, ()))
-
-    def text(self, task: int, stream: str) -> str:
-        """Return what came over one stream, in order."""
-        pieces = self._by_task.get(task)
-        return "" if not pieces else "".join(text for _, (name, text) in sorted(pieces.items()) if name == stream)
 
 
 def output(pieces: Pieces | None, task: int, outcome: Outcome | None, index: int, stream: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.bundle import MAX_NBYTES, MAX_TASKS, Bundle, CallsBundle, Mark, Part, PartBundle, Placement
+from hpc.client.credit import BUNDLE_NBYTES, TASK_NBYTES, Credit, is_urgent, weight
 from hpc.transport.meter import meter
 from hpc.wire import codec
 from hpc.wire import messages as m
@@ -42,6 +43,8 @@ class Outbox:
     ship : callable
         Puts the large buffers of a body where they travel best, with True if every receiver looks at them once; returns
         the body to send, and its mark.
+    credit : Credit
+        How much may be under way.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Outbox:
         mend: Callable[[], None],
         wake: Callable[[], None],
         ship: Callable[[list[Frame], Placement, bool], tuple[list[Frame], Mark]] = lambda body, *_: (body, Mark()),
+        credit: Credit | None = None,
     ) -> None:
         self.sending = threading.Lock()
         self.peer = peer
@@ -63,6 +67,7 @@ class Outbox:
         self._mend = mend
         self._wake = wake
         self._ship = ship
+        self.credit = credit or Credit()
         self._queue: deque[tuple[m.Message, Sequence[Frame], Mark | None]] = deque()
         self._open: CallsBundle | None = None
         self._defined: set[bytes] = set()
@@ -91,6 +96,8 @@ class Outbox:
 
     def submit(self, placement: Placement, digest: bytes, body: list[Frame], result: "AsyncResult") -> None:
         """Submit one task. ``body`` is the pickle of (args, kwargs) and its buffers."""
+        if self.credit.used > self.credit.nbytes:
+            self.credit.wait()
         mark = None
         if len(body) > 1:
             nbytes = sum(map(len, body[1:]))
@@ -153,6 +160,8 @@ class Outbox:
         *,
         sources: Sequence[m.Source] = (),
     ) -> None:
+        if self.credit.used > self.credit.nbytes and not is_urgent(digest, body):
+            self.credit.wait()
         now = time.time()
         mark = None
         if len(body) > 1:
@@ -168,7 +177,8 @@ class Outbox:
             first = self._next
             self._next += part.size + len(sources)
             part.taker.register(first, part.size, now, mark)
-            self._bundles[first] = PartBundle(first, placement, part)
+            bundle = self._bundles[first] = PartBundle(first, placement, part)
+            self.credit.charge(bundle, BUNDLE_NBYTES + weight(body))
             submit = m.Submit(
                 first,
                 part.size,
@@ -202,6 +212,8 @@ class Outbox:
         if bundle is None:
             return
         item = bundle.close()
+        frames = item[1]
+        self.credit.charge(bundle, BUNDLE_NBYTES + TASK_NBYTES * bundle.count + weight(frames))
         append = self._queue.append
         self._open = None  # no call between this line and the next: see the remark on Ctrl-C in `hpc.client.line`
         append(item)

@@ -28,6 +28,7 @@ from hpc.controller.invariants import check
 from hpc.controller.looks import Looks
 from hpc.controller.membership import Membership, describe_end
 from hpc.controller.orders import Orders
+from hpc.controller.parking import Parking
 from hpc.controller.queues import Queues
 from hpc.controller.restarts import Restarts
 from hpc.controller.stalls import Stalls
@@ -65,11 +66,13 @@ class Brain:
         self.deaths = Deaths(self.registry, self.membership, self.orders, self.timers, self.out)
         self.looks = Looks(self.registry, self.timers, self.out)
         self.stalls = Stalls(self.registry, self.looks, self.timers, self.out)
+        self.parking = Parking(self.queues)
         self._paces: dict[bytes, Pace] = {}
         self._on_event: dict[type, Callable[[Any, float], None]] = {
             ev.ClientCame: self._client_came,
             ev.ClientGone: self._client_gone,
             ev.ClientSaid: self._client_said,
+            ev.ClientSlow: self._client_slow,
             ev.EngineCame: self._engine_came,
             ev.EngineCut: self._engine_cut,
             ev.EngineSaid: self._engine_said,
@@ -143,12 +146,22 @@ class Brain:
     def _client_came(self, event: ev.ClientCame, now: float) -> None:
         self.clients[event.client] = Client(event.client)
         self.out.append(ev.Tell(event.client, self.snapshot()))
+        self.parking.grant(self.clients, event.client)
 
     def _client_gone(self, event: ev.ClientGone, now: float) -> None:
         client = self.clients.pop(event.client, None)
         if client is not None:
             # Its bundles keep it alive until the last of their tasks has ended.
             client.gone = True
+            self.parking.fast(client, now)
+            self.parking.grant(self.clients)
+
+    def _client_slow(self, event: ev.ClientSlow, now: float) -> None:
+        client = self.clients.get(event.client)
+        if client is not None and event.is_slow:
+            self.parking.slow(client)
+        elif client is not None:
+            self.parking.fast(client, now)
 
     def _client_said(self, event: ev.ClientSaid, now: float) -> None:
         client = self.clients.get(event.client)
@@ -156,7 +169,11 @@ class Brain:
             client = self.clients[event.client] = Client(event.client)
         said = self._from_client.get(type(event.message))
         if said is not None:
-            said(client, event.message, event.frames, now)
+            if not self.parking.lots:  # as nearly always
+                said(client, event.message, event.frames, now)
+                return
+            with self.parking.out(client):
+                said(client, event.message, event.frames, now)
 
     def _define(self, client: Client, define: m.Define, frames: ev.Frames, now: float) -> None:
         self.queues.functions.setdefault(define.digest, (define, frames))
@@ -406,7 +423,8 @@ class Brain:
             elif alarm is Alarm.TIME:
                 walltime.run_short(self.queues, subject, now)
             elif alarm is Alarm.PATIENCE:
-                patience.over(self.queues, subject, now)
+                with self.parking.out(subject.client):
+                    patience.over(self.queues, subject, now)
             elif alarm is Alarm.ROOM:
                 fairness.look(self.queues, subject, now)
             elif alarm is Alarm.ASK:

@@ -41,6 +41,13 @@ class ClientSaid(_Noun, frozen=True):
     frames: Frames = ()
 
 
+class ClientSlow(_Noun, frozen=True):
+    """A client does not take what is sent to it, or (``is_slow`` false) does so again."""
+
+    client: int
+    is_slow: bool
+
+
 class EngineCame(_Noun, frozen=True):
     """One channel of an engine says Hello, for the first time or again. Answered by `Admit` or `Reject`.
 
@@ -111,6 +118,7 @@ Event: TypeAlias = (
     ClientCame
     | ClientGone
     | ClientSaid
+    | ClientSlow
     | EngineCame
     | EngineCut
     | EngineSaid

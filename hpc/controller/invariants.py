@@ -33,13 +33,13 @@ def check(brain: "Brain") -> None:
             assert bundle.first == first and bundle.client is client
             bundles[id(bundle)] = bundle
     for bundle in bundles.values():
-        _check_bundle(bundle)
+        _check_bundle(brain, bundle)
     for pool in pools:
         assert pool.n_bundles == sum(bundle.pool is pool for bundle in bundles.values()), pool
     _check_registry(brain)
 
 
-def _check_bundle(bundle: Bundle) -> None:
+def _check_bundle(brain: "Brain", bundle: Bundle) -> None:
     assert bundle.client.bundles[bundle.first] is bundle
     covered = sorted((part.start, part.stop) for part in bundle.parts)
     assert all(start < stop for start, stop in covered), bundle
@@ -62,7 +62,10 @@ def _check_bundle(bundle: Bundle) -> None:
         elif bundle.pool is None:
             assert part.engine is not None and part in part.engine.direct
         else:
-            assert part.engine is None and part in bundle.pool.lines[bundle.client.number].waiting()
+            assert part.engine is None
+            line, lot = bundle.pool.lines.get(bundle.client.number), brain.parking.lots.get(bundle.client.number, ())
+            places = [parts for pool, parts in lot if pool is bundle.pool] + ([list(line.waiting())] if line else [])
+            assert sum(part in place for place in places) == 1, part
 
 
 def _check_engine(brain: "Brain", engine: Engine, bundles: dict[int, Bundle]) -> None:

@@ -1,9 +1,11 @@
 """From the brain's actions to transmissions: packed into the sessions of those they are for."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from hpc.controller import events as ev
+from hpc.controller.congestion import Congestion
 from hpc.controller.contacts import Contact, Contacts
 from hpc.controller.relay import Relay
 from hpc.transport import Link, Server
@@ -22,6 +24,8 @@ class Outbox:
     ----------
     relay : Relay
         Has the large frames, which go apart from their messages.
+    congestion : Congestion
+        Clients that do not take what is sent to them.
     """
 
     def __init__(self, server: Server, contacts: Contacts) -> None:
@@ -29,6 +33,7 @@ class Outbox:
         self._contacts = contacts
         self.launcher: Link | None = None
         self.relay = Relay(server, contacts, self.post)
+        self.congestion = Congestion()
         self._deliveries: dict[int, tuple[list[m.Delivered], list[Frame]]] = {}
         self.handlers: dict[type, Callable[[Any], None]] = {
             ev.Send: self._to_work,
@@ -43,7 +48,10 @@ class Outbox:
 
     def post(self, contact: Contact, message: m.Message, frames: Iterable[Frame] = ()) -> None:
         """Send a message in a peer's session: now, or after its next Hello."""
-        packed = contact.session.pack(message, frames)
+        session = contact.session
+        packed = session.pack(message, frames)
+        if session.kept_nbytes > self.congestion.high_nbytes and contact.role == "client":
+            self.congestion.note(contact, time.monotonic())
         if contact.link is not None:
             self._server.send(contact.link, packed)
 
@@ -94,6 +102,7 @@ class Outbox:
         contact = self._contacts.clients.get(action.client)
         if contact is not None and self.relay.concerns(contact, action.frames):
             self.relay.carry(contact, m.Delivery([action.item]), action.frames)
+            self.congestion.note(contact, time.monotonic())
             return
         collected = self._deliveries.get(action.client)
         if collected is not None:

@@ -31,8 +31,9 @@ ABOUT_PARCELS: Final = frozenset((m.Piece, m.Fetch, m.Taken, m.Withdraw))
 # No honest peer asks for more at once, nor for larger pieces.
 MAX_PIECE_NBYTES: Final = 16 * 1024 * 1024
 MAX_REQUESTS: Final = 4096
-# How long a peer whose connection broke may take to come back while others wait for data that it has.
-PATIENCE_S: Final = 5.0
+# How long a client whose connection broke may take to come back while engines wait for data that it has, and others for
+# the engines. A cut network is noticed 10 to 15 s after it began, so this spans one of 20 s.
+PATIENCE_S: Final = 15.0
 
 
 class Relay:
@@ -50,7 +51,7 @@ class Relay:
     said : list of EngineSaid
         What the brain is to be told: tasks that failed because their data is gone.
     away : dict
-        Peers whose connection is broken, and until when they are waited for.
+        Clients whose connection is broken, and until when they are waited for.
     """
 
     def __init__(self, server: Server, contacts: Contacts, post: Callable[..., None]) -> None:
@@ -67,6 +68,13 @@ class Relay:
 
     def __repr__(self) -> str:
         return f"<Relay to {len(self._consumers)} peers, {self.flow!r}, {self.pieces!r}>"
+
+    def owed_nbytes(self, contact: Contact) -> int:
+        """Return how many bytes were offered to a peer that it does not have yet."""
+        consumer = self._consumers.get(_key(contact))
+        if consumer is None:
+            return 0
+        return sum(each.parcel.nbytes - max(0, each.received) for each in consumer.readers.values())
 
     # ------------------------------------------------------------ messages with parcels
 
@@ -239,7 +247,8 @@ class Relay:
     def cut(self, contact: Contact, now: float) -> None:
         """Note that a peer has lost its connection."""
         key = _key(contact)
-        if self._carrier(key) is contact:
+        # For data of engines nobody is held up but who wants it: that waits as long as the engine may be unreachable.
+        if key[0] == "client" and self._carrier(key) is contact:
             self.away[key] = now + PATIENCE_S
 
     def next_deadline(self) -> float | None:

@@ -131,6 +131,9 @@ class Controller:
                 self._afterwards(now)
             if self.outbox.relay.away or self.outbox.relay.said:
                 self._relay(now)
+            if self.outbox.congestion.crowded:
+                for event in self.outbox.congestion.review(self.outbox.relay, now):
+                    self.event(event, now)
             due_s = brain.next_timeout(now)
             if due_s is not None and due_s <= 0:
                 self.event(ev.Tick(), now)
@@ -328,6 +331,7 @@ class Controller:
         if link is not None:
             self.server.close_link(link)
         self.outbox.relay.gone("client", contact.number)
+        self.outbox.congestion.gone(contact)
         self.event(ev.ClientGone(contact.number), now)
 
     def _drop(self, action: ev.Dropped) -> None:

@@ -16,7 +16,7 @@ from hpc.engine.results import own, pack_value, transmission
 from hpc.engine.workplace import Workplace
 from hpc.errors import ConnectError, ProtocolError
 from hpc.transport import Disconnected
-from hpc.wire.messages import Goodbye, Interrupt, Look, Message, Notice, Output, Revoke, Stop
+from hpc.wire.messages import Goodbye, Hold, Interrupt, Look, Message, Notice, Output, Revoke, Stop, Welcome
 
 # Results of quick tasks that wait behind a slow one leave after this many times the time that they are held anyway.
 FLUSH_FACTOR: Final = 2.0
@@ -30,6 +30,8 @@ LONGEST_REST_S: Final = 60.0
 LINGER_S: Final = 0.002
 # User code has this long to unwind before the process ends under it.
 GRACE_S: Final = 2.0
+# So much that the controller has not acknowledged may be under way; it acknowledges at least every 4 MiB.
+OUTPUT_NBYTES: Final = 8 * 1024 * 1024
 NUDGE_S: Final = 0.1
 # Results that were not fetched yet may delay the end by this.
 FETCH_S: Final = 2.0
@@ -58,6 +60,7 @@ class Control(threading.Thread):
         self._goodbye_at = 0.0
         self._released = False
         self._fetched_by = 0.0
+        self._kept_back: set[int] = set()  # clients that do not take what is printed for them
 
     def __repr__(self) -> str:
         return f"<Control {self._channel!r}>"
@@ -146,7 +149,7 @@ class Control(threading.Thread):
             if ledger.limit_s:
                 # After that the task has been interrupted, and this is a look at whether another one runs.
                 due.append(max(ledger.running_since + ledger.limit_s - now, REPEAT_S if self._is_overdue(now) else 0.0))
-            if capture and capture.active:
+            if capture and capture.active and self._may_stream():
                 due.append(
                     max(ledger.running_since, self._streamed_at) + STREAM_S - now if not capture.crowded else 0.0
                 )
@@ -207,6 +210,10 @@ class Control(threading.Thread):
     def _handle(self, message: Message) -> None:
         if type(message) is Revoke:
             self._revoke(message)
+        elif type(message) is Hold:
+            (self._kept_back.add if message.on else self._kept_back.discard)(message.client)
+        elif type(message) is Welcome and not message.resumed:
+            self._kept_back.clear()  # a controller that was started anew knows of nothing
         elif type(message) is Interrupt:
             self._interrupt(message)
         elif type(message) is Look:
@@ -284,9 +291,16 @@ class Control(threading.Thread):
         finally:
             self._work.lock.release()
 
+    def _may_stream(self) -> bool:
+        """Say whether what the running task prints may be sent; until then it waits for that, in `Capture.write`."""
+        key = self._place.ledger.key
+        if self._channel.peer.session.kept_nbytes > OUTPUT_NBYTES:
+            return False
+        return key is None or key[0] not in self._kept_back
+
     def _stream(self, now: float) -> None:
         ledger, capture = self._place.ledger, self._place.capture
-        if not capture:
+        if not capture or not self._may_stream():
             return
         with ledger.lock:
             since = max(ledger.running_since, self._streamed_at)

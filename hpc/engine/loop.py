@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ HOLD_S = 0.001
 # controller: after a second of work, some milliseconds more of waiting are not noticed.
 HOLD_SHARE = 1 / 64
 LONGEST_HOLD_S = 0.01
+# So much of its results the controller may not have acknowledged yet when another task begins: over TCP nothing else
+# would keep an engine from filling the memory between the two. It acknowledges at least every 4 MiB.
+RESULTS_NBYTES = 32 * 1024 * 1024
 # A receive that took longer than this found the engine idle; what was sent ahead is there at once.
 IDLE_S = 0.0001
 
@@ -60,6 +64,7 @@ class Loop:
         self._forced = forced_by_environment() or ""
         self._runner = Runner(place)
         self._team_runner = TeamRunner(place)
+        self._later: deque[tuple[Message | None, Sequence[Frame]]] = deque()
 
     def __repr__(self) -> str:
         return f"<Loop of {self._identity}, {self._channel!r}, {self._functions!r}>"
@@ -71,8 +76,11 @@ class Loop:
         """
         with self._channel.lock:
             while True:
-                frames = self._receive()
-                message = self._channel.take(frames)
+                if self._later:
+                    message, frames = self._later.popleft()
+                else:
+                    frames = self._receive()
+                    message = self._channel.take(frames)
                 if message is not None:
                     self._handle(message, frames)
                 del message, frames  # arrays in them are not to live until the next message
@@ -124,6 +132,8 @@ class Loop:
 
     def _handle(self, message: Message, frames: Sequence[Frame]) -> None:
         if type(message) is Run:
+            if self._channel.peer.session.kept_nbytes > RESULTS_NBYTES:
+                self._wait_for_acknowledgement()
             body = self._channel.parcels.contents(message.parcels, frames[1:])
             self._channel.parcels.forget(message.parcels)
             self._run(message, body)
@@ -138,6 +148,14 @@ class Loop:
             raise Leave(f"the controller has left: {message.reason}")
         else:
             log.warning("%s is not for the work channel", type(message).__name__)
+
+    def _wait_for_acknowledgement(self) -> None:
+        """Begin nothing more until the controller has taken results in; what it says meanwhile comes after this."""
+        while self._channel.peer.session.kept_nbytes > RESULTS_NBYTES:
+            frames = self._receive()
+            message = self._channel.take(frames)
+            if message is not None:
+                self._later.append((message, frames))
 
     def _welcome(self, welcome: Welcome) -> None:
         if not welcome.resumed:

@@ -20,6 +20,9 @@ HEARTBEAT_IVL_MS: Final = 5000
 HEARTBEAT_TIMEOUT_MS: Final = 10000
 # What the other side is told to wait for a sign of us before it gives up.
 HEARTBEAT_TTL_MS: Final = 15000
+# After this the kernel gives up a connection on which what was sent is not acknowledged. zmq cannot tell: while it has
+# something to send that nobody takes it sends no heartbeats, and so waits for none.
+UNSENT_MS: Final = 15000
 HANDSHAKE_MS: Final = 10000
 LINGER_MS: Final = 500
 # Frames from this size on are handed to zmq without a copy.
@@ -61,6 +64,7 @@ def configure(sock: Any) -> None:
         (zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS),
         (zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS),
         (zmq.HANDSHAKE_IVL, HANDSHAKE_MS),
+        (zmq.TCP_MAXRT, UNSENT_MS),
         (zmq.TCP_KEEPALIVE, 1),
         (zmq.TCP_KEEPALIVE_IDLE, 30),
         (zmq.TCP_KEEPALIVE_INTVL, 10),

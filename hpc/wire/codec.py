@@ -34,9 +34,9 @@ SPEAKS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
 }
 # What the controller says, by the role of the peer that listens.
 HEARS: Final[Mapping[str, tuple[type[m.Message], ...]]] = {
-    "client": (*_CONNECTION, *_OFFERS, m.Delivery, m.Engines, m.Ended, m.Answer, m.Output, m.Stalled),
-    "monitor": (*_CONNECTION, m.Engines, m.Answer),
-    "engine": (*_CONNECTION, *_OFFERS, m.Define, m.Run, m.Revoke, m.Interrupt, m.Stop, m.Look),
+    "client": (*_CONNECTION, *_OFFERS, m.Delivery, m.Engines, m.Ended, m.Answer, m.Output, m.Stalled, m.Credit),
+    "monitor": (*_CONNECTION, m.Engines, m.Answer, m.Credit),
+    "engine": (*_CONNECTION, *_OFFERS, m.Define, m.Run, m.Revoke, m.Interrupt, m.Stop, m.Look, m.Hold),
     "launcher": (*_CONNECTION, m.Start, m.Stop, m.Answer, m.Order),
 }
 _OPENING = (m.Identify, m.Welcome, m.Refused)

@@ -31,14 +31,15 @@ class Session:
     """One direction-less half of a stream: numbers, acknowledges, keeps, repeats.
 
     It owns references to the frames that it keeps: whoever packs a writable buffer must not change it before
-    `acknowledged` has passed the sequence number that `pack` gave it.
+    `acknowledged` has passed the sequence number that `pack` gave it. ``kept_nbytes`` counts their bytes.
     """
 
     def __init__(self) -> None:
         self.sent = 0
         self.received = 0
         self.acknowledged = 0
-        self._kept: deque[tuple[int, m.Message, tuple[Frame, ...]]] = deque()
+        self.kept_nbytes = 0
+        self._kept: deque[tuple[int, m.Message, tuple[Frame, ...], int]] = deque()
         self._owed_messages = 0
         self._owed_nbytes = 0
 
@@ -48,20 +49,21 @@ class Session:
     def pack(self, message: m.Message, frames: Iterable[Frame] = ()) -> list[Frame]:
         """Give a message its number and keep it; return the frames to transmit."""
         body = tuple(frames)
-        self.sent += 1  # no call between this line and the next: a KeyboardInterrupt cannot come between them
-        self._kept.append((self.sent, message, body))
+        seq = self.sent + 1
+        head = codec.encode(message, seq, self.received)
+        nbytes = len(head) + sum(map(len, body)) if body else len(head)
+        self.sent = seq  # no call between this line and the next: a KeyboardInterrupt cannot come between them
+        self._kept.append((seq, message, body, nbytes))
+        self.kept_nbytes += nbytes
         self._owed_messages = self._owed_nbytes = 0
-        return [codec.encode(message, self.sent, self.received), *body]
+        return [head, *body]
 
     def accept(self, seq: int, ack: int, frames: Frames) -> bool:
         """Take note of a message that came in; False if it came before and is to be dropped."""
         if ack > self.acknowledged:
             if ack > self.sent:
                 raise ProtocolError(f"the peer acknowledges message {ack}, only {self.sent} were sent")
-            self.acknowledged = ack
-            kept = self._kept
-            while kept and kept[0][0] <= ack:
-                kept.popleft()
+            self._forget(ack)
         if seq == 0:
             return True
         if seq <= self.received:
@@ -89,10 +91,14 @@ class Session:
                 f"the peer has received {peer_received} messages of this session,"
                 f" {self.sent} were sent and {self.acknowledged} acknowledged"
             )
-        self.acknowledged = peer_received
-        while self._kept and self._kept[0][0] <= peer_received:
-            self._kept.popleft()
-        return [[codec.encode(message, seq, self.received), *body] for seq, message, body in self._kept]
+        self._forget(peer_received)
+        return [[codec.encode(message, seq, self.received), *body] for seq, message, body, _ in self._kept]
+
+    def _forget(self, received: int) -> None:
+        self.acknowledged = received
+        kept = self._kept
+        while kept and kept[0][0] <= received:
+            self.kept_nbytes -= kept.popleft()[3]
 
     @property
     def unacknowledged(self) -> int:

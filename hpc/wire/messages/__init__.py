@@ -43,6 +43,7 @@ from hpc.wire.messages.engine import (
     Stop,
     Terms,
 )
+from hpc.wire.messages.flow import Credit, Hold
 from hpc.wire.messages.launcher import Exited, Group, Start
 from hpc.wire.messages.parcels import Fetch, Label, Offer, Piece, Release, Taken, Withdraw
 from hpc.wire.messages.stacks import Look, Sight, Stalled
@@ -53,6 +54,7 @@ __all__ = [
     "Ack",
     "After",
     "Answer",
+    "Credit",
     "Declined",
     "Define",
     "Delivered",
@@ -69,6 +71,7 @@ __all__ = [
     "Goodbye",
     "Group",
     "Hello",
+    "Hold",
     "Identify",
     "Interrupt",
     "Keys",
