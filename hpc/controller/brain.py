@@ -4,7 +4,6 @@ Each event is handled completely before the next; its cost does not depend on ho
 are (docs/decisions/0002-brain.md).
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,28 +16,26 @@ from hpc.controller import (
     requests,
     sending,
     stealing,
-    teams,
     walltime,
 )
 from hpc.controller import events as ev
-from hpc.controller.bundles import BUILT_IN, Bundle, Client, Pace
+from hpc.controller.admission import Admission
+from hpc.controller.bundles import Client
 from hpc.controller.deaths import Deaths
 from hpc.controller.engines import Engine, Registry
 from hpc.controller.invariants import check
 from hpc.controller.looks import Looks
-from hpc.controller.membership import Membership, describe_end
+from hpc.controller.membership import Membership
 from hpc.controller.orders import Orders
 from hpc.controller.parking import Parking
 from hpc.controller.queues import Queues
 from hpc.controller.restarts import Restarts
 from hpc.controller.stalls import Stalls
 from hpc.controller.timers import Alarm, Timers
-from hpc.errors import ProtocolError, ranges
+from hpc.errors import ProtocolError
 from hpc.wire import messages as m
 
 GRACE_S: Final = 30.0
-# How many functions' paces are remembered: who makes a new function for each task must not fill the memory.
-MAX_PACES: Final = 10_000
 
 
 class Brain:
@@ -67,7 +64,7 @@ class Brain:
         self.looks = Looks(self.registry, self.timers, self.out)
         self.stalls = Stalls(self.registry, self.looks, self.timers, self.out)
         self.parking = Parking(self.queues)
-        self._paces: dict[bytes, Pace] = {}
+        self.admission = Admission(self.registry, self.queues, self.stalls)
         self._on_event: dict[type, Callable[[Any, float], None]] = {
             ev.ClientCame: self._client_came,
             ev.ClientGone: self._client_gone,
@@ -83,7 +80,7 @@ class Brain:
             ev.Tick: self._tick,
         }
         self._from_client: dict[type, Callable[[Client, Any, ev.Frames, float], None]] = {
-            m.Submit: self._submit,
+            m.Submit: self.admission.submit,
             m.Define: self._define,
             m.Abort: self._abort,
             m.Interrupt: self._interrupt,
@@ -120,7 +117,7 @@ class Brain:
             while queues.settled or queues.freed or queues.fed or queues.teams.restless:
                 for held in dependencies.settle(queues):
                     held.submit.eligible = dependencies.eligible(held)
-                    self._begin(held.submit, held.bundle, held.awaits, now)
+                    self.admission.begin(held.submit, held.bundle, held.awaits, now)
                 feeding.refill(queues, now)
                 if queues.teams.restless:
                     queues.teams.pump(now)
@@ -177,115 +174,6 @@ class Brain:
 
     def _define(self, client: Client, define: m.Define, frames: ev.Frames, now: float) -> None:
         self.queues.functions.setdefault(define.digest, (define, frames))
-
-    def _submit(self, client: Client, submit: m.Submit, frames: ev.Frames, now: float) -> None:
-        first, count, targets, functions = submit.first, submit.count, submit.targets, submit.functions
-        if first in client.bundles:
-            return
-        if first < 1 or count < 1 or not functions:
-            raise ProtocolError(
-                f"{count} tasks from number {first} with {len(functions)} functions cannot be submitted"
-            )
-        if targets is None:
-            if submit.kind is m.Kind.EACH:
-                raise ProtocolError("work for each of its targets needs targets")
-        elif len(targets) != (count if submit.kind is m.Kind.EACH else 1):
-            raise ProtocolError(f"{count} tasks of kind {submit.kind.name} were submitted for {len(targets)} targets")
-        options = submit.options
-        if options is not None and not 0 <= options.expected_s < math.inf:
-            raise ProtocolError(f"a task cannot take {options.expected_s} s")
-        if options is not None and options.ranks:
-            teams.check(submit)
-        awaits = feeding.awaited(client, submit, frames)
-        known = self.queues.functions
-        needs = tuple([digest for digest in functions if not digest.startswith(BUILT_IN)])
-        if options is not None:
-            dependencies.check(submit)
-            needs += (options.condition,) if options.condition else ()
-        bundle = client.bundles[first] = Bundle(client, submit, frames, needs, self._pace(needs))
-        for digest in needs:
-            if digest not in known:
-                detail = f"function {digest.hex()} is not defined"
-                self.queues.end(bundle, 0, count, m.EndReason.REFUSED, detail)
-                return
-        if options is not None:
-            patience.begin(self.queues, bundle, now)
-            if options.after is not None or options.follow is not None:
-                dependencies.hold(self.queues, bundle, submit, awaits)
-                return
-        self._begin(submit, bundle, awaits, now)
-
-    def _begin(self, submit: m.Submit, bundle: Bundle, awaits: feeding.Awaited | None, now: float) -> None:
-        """Queue a bundle that waits for no other tasks, or for their values only."""
-        targets = submit.targets
-        if awaits is not None:
-            bundle.awaits, awaits.eligible = awaits, submit.eligible
-            bundle.parts.clear()  # it was held
-        if targets is not None and not self._refuse_missing(bundle, targets):
-            return
-        if awaits is not None and not self._add_sources(submit, bundle):
-            return
-        if targets is not None:
-            self.queues.place(bundle, targets)
-            self.stalls.watch(targets, now)
-        elif awaits is None:
-            self.queues.balance(bundle, submit.eligible, now)
-
-    def _add_sources(self, submit: m.Submit, bundle: Bundle) -> bool:
-        """Queue the tasks that make arguments of a bundle; say whether it can be run."""
-        for source in submit.sources:
-            engine, end = self.registry.engines.get(source.engine), self.registry.ends.get(source.engine)
-            if engine is not None and engine.visible:
-                continue
-            reason, detail = m.EndReason.REFUSED, f"there is no engine {source.engine}; {self.registry.describe_ids()}"
-            if end is not None:
-                reason, detail = end.reason, describe_end(end)
-            for offset in range(bundle.count):
-                if self._is_there(bundle, submit.targets, offset):
-                    self.queues.end(bundle, offset, offset + 1, reason, detail, end=end)
-            return False
-        feeding.add_sources(self.queues, submit, bundle)
-        return True
-
-    def _is_there(self, bundle: Bundle, targets: list[int] | None, offset: int) -> bool:
-        if targets is None:
-            return True
-        engine = self.registry.engines.get(targets[offset if bundle.kind is m.Kind.EACH else 0])
-        return engine is not None and engine.visible
-
-    def _refuse_missing(self, bundle: Bundle, targets: list[int]) -> bool:
-        """End the tasks whose targets are not there; say whether any is left."""
-        engines, each = self.registry.engines, bundle.kind is m.Kind.EACH
-        missing = [number for number in targets if number not in engines or not engines[number].visible]
-        if missing and bundle.functions[0] in m.TOGETHER:
-            detail = f"engines {ranges(sorted(missing))} are not there, and the others would wait for them"
-            self.queues.end(bundle, 0, bundle.count, m.EndReason.REFUSED, detail)
-            return False
-        left, there = False, ""
-        for offset, number in enumerate(targets):
-            engine = engines.get(number)
-            if engine is not None and engine.visible:
-                left = True
-                continue
-            start, stop = (offset, offset + 1) if each else (0, bundle.count)
-            end = self.registry.ends.get(number)
-            if end is not None:
-                self.queues.end(bundle, start, stop, end.reason, describe_end(end), end=end)
-            else:
-                there = there or self.registry.describe_ids()
-                self.queues.end(bundle, start, stop, m.EndReason.REFUSED, f"there is no engine {number}; {there}")
-        return left
-
-    def _pace(self, needs: tuple[bytes, ...]) -> Pace | None:
-        if not needs:
-            return None
-        # Bundles of several functions go by the first: their mixture tends to stay the same.
-        pace = self._paces.get(needs[0])
-        if pace is None:
-            if len(self._paces) >= MAX_PACES:
-                del self._paces[next(iter(self._paces))]
-            pace = self._paces[needs[0]] = Pace()
-        return pace
 
     def _abort(self, client: Client, abort: m.Abort, frames: ev.Frames, now: float) -> None:
         bundle = client.bundles.get(abort.first)

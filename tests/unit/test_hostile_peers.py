@@ -69,7 +69,7 @@ def test_the_others_cannot_say_what_a_client_says(shared, role, message):
 def test_a_monitor_has_no_results_and_moves_no_data():
     looks = set(codec.SPEAKS["monitor"])
     assert looks == {m.Ack, m.Goodbye, m.Query}
-    assert set(codec.HEARS["monitor"]) == {m.Ack, m.Goodbye, m.Engines, m.Answer}
+    assert set(codec.HEARS["monitor"]) == {m.Ack, m.Goodbye, m.Engines, m.Answer, m.Credit}
 
 
 def test_an_engine_does_not_get_the_data_of_others(shared):
