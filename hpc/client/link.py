@@ -318,7 +318,8 @@ class Link(Line):
 
     def _receive_until(self, done: Callable[[], Any], deadline: float | None) -> bool:
         """Receive until ``done()``, the deadline, or the loss of the connection. The caller has the role."""
-        while True:
+        # Asked before the first poll, too: who had the role until now may have taken in all that there was to come.
+        while not done():
             conn = self.conn
             if conn is None or self.fault is not None:
                 return False
@@ -326,5 +327,4 @@ class Link(Line):
             if not self.poll(conn, timeout_ms):
                 return False
             self.step(conn)
-            if done():
-                return True
+        return True

@@ -140,6 +140,25 @@ def test_the_role_passes_on_when_the_receiver_leaves(fake, rc):
     assert values == [1, 2]
 
 
+def test_a_wait_ends_when_all_came_in_just_before_the_role_was_taken(fake, rc):
+    fake.hold = True
+    link, looks = rc._link, []
+    result = rc.load_balanced_view().apply_async(identity, 7)
+
+    def done():
+        looks.append(result.done())
+        if len(looks) == 1:  # the background thread receives between this look and what follows it
+            fake.release()
+            fake.wait_for(lambda: result.done() and link.receiver == 0)
+        return looks[-1]
+
+    waiting = threading.Thread(target=link.wait, args=(done,), daemon=True)
+    waiting.start()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert looks[:2] == [False, True]
+
+
 def test_a_wait_ends_when_another_thread_closes(fake, rc):
     fake.hold = True
     result = rc[0].apply_async(identity, 1)
