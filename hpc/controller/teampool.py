@@ -63,7 +63,9 @@ class TeamPool(Pool):
 
     def admits(self, engine: Engine, now: float) -> bool:
         """Say whether an engine may serve, now or later."""
-        if engine.lost or engine.stopping or engine.dying or engine.ends_at - now <= self.needs_s:
+        if engine.lost or engine.stopping or engine.dying:
+            return False
+        if self.needs_s and engine.ends_at - now <= self.needs_s:
             return False
         if self.demand is not None and not self.demand.fits(engine.info):
             return False

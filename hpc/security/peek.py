@@ -17,7 +17,7 @@ from typing import Final
 
 # No library and hardly any program uses the real-time signals at the end of the range.
 _BEHIND: Final = 3
-_NAME: Final = "hpc-stack"
+_NAME: Final = "stack"
 _LINE: Final = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 # The handler writes within a millisecond, unless the process is stopped or waits in the kernel for a disk.
 WAIT_S: Final = 0.5

@@ -29,7 +29,16 @@ DOCUMENTED = (
     RemoteError,
 )
 # What is public by its name only: the library's futures and the receiver call it.
-NOT_FOR_USERS = {"set_result", "set_exception", "set_running_or_notify_cancel", "hear", "heard", "add_note", "args"}
+NOT_FOR_USERS = {
+    "set_result",
+    "set_exception",
+    "set_running_or_notify_cancel",
+    "stall",
+    "hear",
+    "heard",
+    "add_note",
+    "args",
+}
 
 
 def examples_of(page):

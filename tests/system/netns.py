@@ -40,7 +40,7 @@ case $host in
 {cases}
 *) echo "no host $host" >&2; exit 255 ;;
 esac
-exec nsenter --target "$pid" --net --uts --mount env -i {variables} sh -c "$*"
+exec nsenter --target "$pid" --net --uts --mount --root env -i {variables} sh -c "$*"
 """
 
 
@@ -108,7 +108,7 @@ class Hosts:
 
     def on(self, name: str, *command: str) -> list[str]:
         """Return the command that runs a command on a host, with this process's environment."""
-        return ["nsenter", "--target", str(self._holders[name].pid), "--net", "--uts", "--mount", *command]
+        return ["nsenter", "--target", str(self._holders[name].pid), "--net", "--uts", "--mount", "--root", *command]
 
     def agent(self, environment: dict[str, str]) -> str:
         """Write the program that mpirun is to call instead of ssh; return its path."""

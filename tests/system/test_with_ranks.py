@@ -213,7 +213,8 @@ def test_a_rank_that_dies_takes_the_task_along(rc: hpc.RemoteController) -> None
         comm.barrier()
         return x
 
-    result = four.map_async(dies, range(6), chunksize=6, return_exceptions=True)
+    # With tasks after it the map would not be over: they wait for other engines.
+    result = four.map_async(dies, range(4), chunksize=4, return_exceptions=True)
     started = time.monotonic()
     with pytest.raises(EngineLost):
         raise result.get(START_S)[3]
