@@ -160,6 +160,11 @@ def _check_teams(brain: "Brain", bundles: dict[int, Bundle]) -> None:
             assert team.seat.n > 0 and engine in team.members
             assert team.root.team is team
             assert team.seat.n == sum(part.stop - part.start for part in team.root.sent if part.seat is team.seat)
+    assert set(teams.drafts) == {pool.draft for pool in teams.pools.values() if pool.draft is not None}
+    for age, draft in enumerate(teams.drafts):
+        for engine in draft.engines:
+            kept_by_younger = engine.team in teams.drafts[age + 1 :] and draft.pool.admits(engine, math.inf)
+            assert not kept_by_younger, "drafts could wait for each other"
     for key, pool in teams.pools.items():
         assert key == (pool.n_ranks, pool.eligible, pool.needs_s, pool.demand)
         waiting = [part for line in pool.turns for part in line.waiting() if part.start < part.stop]

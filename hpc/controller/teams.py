@@ -39,6 +39,8 @@ class Teams:
     def __init__(self, queues: "Queues") -> None:
         self._queues = queues
         self.pools: dict[_Key, TeamPool] = {}
+        # The oldest first, which has the first choice: if they shared what is free, they could wait for each other.
+        self.drafts: list[Draft] = []
         self.restless = False
         self._is_stale = False
         self._places: list[Place] = []
@@ -139,9 +141,9 @@ class Teams:
         """Give an engine a turn of other work, before the drafts of its place have it again."""
         engine.refile()
         self._queues.refill(engine, now)
-        for pool in self.pools.values():
-            if pool.draft is not None and engine.team is None and engine in pool.draft.engines:
-                self._enlist(pool.draft, engine, now)
+        for draft in self.drafts:
+            if engine.team is None and engine in draft.engines:
+                self._enlist(draft, engine, now)
 
     def lost(self, engine: Engine, now: float) -> None:
         """Take note that an engine is gone, and what it held with it."""
@@ -242,6 +244,7 @@ class Teams:
         places = hosts if hosts and now < pool.patient_until else places[len(hosts) :] or hosts
         place = max(places, key=lambda place: sum(engine.shelf for engine in place.engines if engine.team is None))
         draft = pool.draft = Draft(pool, Place(list(place.engines), place.is_one_host))
+        self.drafts.append(draft)
         for engine in place.engines:
             if engine.team is None:
                 self._enlist(draft, engine, now)
@@ -256,6 +259,7 @@ class Teams:
         """Let those go who were drafted."""
         draft, pool.draft = pool.draft, None
         if draft is not None:
+            self.drafts.remove(draft)
             drafted = [engine for engine in draft.engines if engine.team is draft]
             for engine in drafted:
                 engine.team = None

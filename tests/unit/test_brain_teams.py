@@ -220,6 +220,22 @@ def test_teams_of_different_sizes_overlap():
     assert not bench.brain.clients[1].bundles
 
 
+def test_teams_of_different_sizes_do_not_wait_for_each_other():
+    """The draft that came first has all that is free; if each had some of it, both would wait for ever."""
+    bench = bench_of(*"aaa")
+    bench.finish(0, submit(bench, ranks=3), 0, 1)
+    first = submit(bench, ranks=2)
+    pair = submit(bench, ranks=2)
+    triple = submit(bench, ranks=3)
+    assert bench.runs() == []
+    bench.finish(0, first, 0, 1)
+    assert {run.message.first for run in bench.of(m.Run)} == {pair}
+    bench.finish(next(iter(teams(bench))), pair, 0, 1)
+    assert teams(bench) == {0: [0, 1, 2]}
+    bench.finish(0, triple, 0, 1)
+    assert not bench.brain.clients[1].bundles
+
+
 # ---------------------------------------------------------------- ends
 
 
