@@ -171,6 +171,7 @@ class Bundle:
         """Count ``n`` tasks as ended; a bundle without unfinished tasks is forgotten."""
         self.left -= n
         if not self.left:
+            self.hold = None
             del self.client.bundles[self.first]
             if self.pool is not None:
                 self.pool.n_bundles -= 1

@@ -27,16 +27,13 @@ class BrainModel(RuleBasedStateMachine):
         self.clients: dict[int, int] = {}
         self.n_clients = self.n_groups = self.serial = 0
         # By (client, task number).
-        self.open_tasks: set[tuple[int, int]] = set()
-        self.outcomes: Counter[tuple[int, int]] = Counter()
-        self.begins: Counter[tuple[int, int]] = Counter()
+        self.open_tasks, self.succeeded = set[tuple[int, int]](), set[tuple[int, int]]()
+        self.outcomes, self.begins, self.spent = (Counter[tuple[int, int]]() for _ in range(3))
         self.retries: dict[tuple[int, int], int] = {}
         # By the first task of a bundle, also the tasks that it waits for.
         self.options: dict[tuple[int, int], m.Options] = {}
         self.after: dict[tuple[int, int], list[int]] = {}
-        self.succeeded: set[tuple[int, int]] = set()
-        # Serial number of the submission of each direct task.
-        self.direct: dict[tuple[int, int], int] = {}
+        self.direct: dict[tuple[int, int], int] = {}  # serial numbers of submissions
         self.last_begun: dict[int, int] = {}
         self.known, self.gone_clients = set[int](), set[int]()
 
@@ -70,7 +67,8 @@ class BrainModel(RuleBasedStateMachine):
                 self.ended(client, item.first + item.start, item.first + item.stop)
                 failed = failed_of(item, frames)
                 for key in ((client, item.first + offset) for offset in failed):
-                    assert key in self.direct or self.begins[key] > self.retries[key], "given up too early"
+                    tries = self.begins[key] + self.spent[key]
+                    assert key in self.direct or tries > self.retries[key], "given up too early"
                 done = range(item.start, item.stop)
                 self.succeeded.update((client, item.first + offset) for offset in done if offset not in failed)
             case ev.Tell(client, m.Ended() as ended):
@@ -84,7 +82,9 @@ class BrainModel(RuleBasedStateMachine):
                 for end in engines.left:
                     self.known.remove(end.id)
             case ev.Dropped(number, _):
-                del self.engines[number]
+                gone = self.engines.pop(number)  # and with it, as far as the brain knows, a task that had begun
+                for client, first, start, _ in [] if gone.begun else [*gone.runs][:1]:
+                    self.spent[client, first + start] += 1
 
     def ended(self, client: int, start: int, stop: int) -> None:
         assert client not in self.gone_clients
