@@ -263,20 +263,20 @@ class BrainModel(RuleBasedStateMachine):
         **more: Any,
     ) -> None:
         client = data.draw(st.sampled_from(sorted(self.clients)))
-        first = self.clients[client]
+        first, options = self.clients[client], options or m.Options()
+        tasks = []
+        if first > 1 and options.after is not None:
+            tasks = data.draw(st.lists(st.integers(1, first - 1), min_size=1, max_size=3, unique=True))
+        # Nothing has changed so far: a draw may be the end of the example, before the brain hears of the tasks.
         self.clients[client] += count
         self.serial += 1
         for offset in range(count):
             self.open_tasks.add((client, first + offset))
             if targets is not None:
                 self.direct[client, first + offset] = self.serial * 1000 + (0 if kind is m.Kind.EACH else offset)
-        options = self.options[client, first] = options or m.Options()
-        if first > 1 and options.after is not None:
-            tasks = data.draw(st.lists(st.integers(1, first - 1), min_size=1, max_size=3, unique=True))
-            options.after = m.After([(task, task + 1) for task in tasks])
-            self.after[client, first] = tasks
-        else:
-            options.after = None
+        self.options[client, first] = options
+        options.after = m.After([(task, task + 1) for task in tasks]) if tasks else None
+        self.after[client, first] = tasks
         for offset in range(count):
             self.retries[client, first + offset] = options.retries
         message = m.Submit(first, count, kind, [FUNCTION], targets, 0.0, options, **more)

@@ -311,6 +311,22 @@ class TeamModel(BrainModel):
         self.submit(data, count, m.Kind.SPAN, None, options=m.Options(ranks=ranks, retries=retries))
 
 
+def test_an_example_that_ends_while_it_draws_leaves_no_task_open():
+    class Exhausted:
+        def draw(self, strategy):
+            if next(draws):
+                raise EOFError
+            return 1
+
+    draws, model = iter([False, True]), BrainModel()
+    model.first_client()
+    model.clients[1] = 2
+    with pytest.raises(EOFError):
+        model.submit(Exhausted(), 1, m.Kind.SPAN, None, m.Options(after=m.After([])))
+    assert not model.open_tasks
+    model.teardown()
+
+
 TestTeamModel = TeamModel.TestCase
 TestTeamModel.settings = settings(
     max_examples=150,
