@@ -130,7 +130,7 @@ def test_waiting_ends_when_another_rank_raises(team: TaskTeam, wait: str) -> Non
     assert team.agree(4 << RANK) == sum(4 << rank for rank in EVERYBODY)
 
 
-@pytest.mark.skipif(SIZE == 1, reason="there is nobody to wait for")
+@pytest.mark.mpi(min_size=2)
 def test_waiting_ends_some_time_after_others_have_ended(team: TaskTeam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(taskteam, "LATE_S", 0.05)
     monkeypatch.setattr(taskteam, "STALLED_S", 0.2)

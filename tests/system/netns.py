@@ -108,7 +108,8 @@ class Hosts:
 
     def on(self, name: str, *command: str) -> list[str]:
         """Return the command that runs a command on a host, with this process's environment."""
-        return ["nsenter", "--target", str(self._holders[name].pid), "--net", "--uts", "--mount", "--root", *command]
+        spaces = ("--net", "--uts", "--mount", "--root", "--wd=.")
+        return ["nsenter", "--target", str(self._holders[name].pid), *spaces, *command]
 
     def agent(self, environment: dict[str, str]) -> str:
         """Write the program that mpirun is to call instead of ssh; return its path."""
