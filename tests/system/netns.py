@@ -40,7 +40,7 @@ case $host in
 {cases}
 *) echo "no host $host" >&2; exit 255 ;;
 esac
-exec nsenter --target "$pid" --net --uts --mount --root env -i {variables} sh -c "$*"
+exec nsenter --target "$pid" --net --uts --mount --root --wd env -i {variables} sh -c "$*"
 """
 
 
@@ -108,7 +108,7 @@ class Hosts:
 
     def on(self, name: str, *command: str) -> list[str]:
         """Return the command that runs a command on a host, with this process's environment."""
-        spaces = ("--net", "--uts", "--mount", "--root", "--wd=.")
+        spaces = ("--net", "--uts", "--mount", "--root", "--wd")
         return ["nsenter", "--target", str(self._holders[name].pid), *spaces, *command]
 
     def agent(self, environment: dict[str, str]) -> str:

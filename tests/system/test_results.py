@@ -82,8 +82,8 @@ def test_wait_for_the_first(rc: "hpc.RemoteController") -> None:
     assert time.monotonic() - began < 10
     done, pending = result.wait(20, FIRST_COMPLETED)
     assert len(done) == 1
-    rc[:].interrupt()
-    assert result.wait(20)
+    # An engine that has not come to its task yet has nothing to interrupt.
+    wait_until(lambda: rc[:].interrupt() or result.wait(1), "the end of the others")
 
 
 def test_exceptions_as_values(rc: "hpc.RemoteController") -> None:
