@@ -86,6 +86,7 @@ class Bundle:
         "ranks",
         "retries",
         "route",
+        "share",
         "since",
         "terms",
         "tries",
@@ -115,9 +116,9 @@ class Bundle:
         self.everyone = options is not None and options.everyone
         self.terms: m.Terms | None = None
         if options is None:
-            self.retries, self.priority, self.declared_s = 0, 0.0, 0.0
+            self.retries, self.priority, self.share, self.declared_s = 0, 0.0, 1.0, 0.0
         else:
-            self.retries, self.priority = options.retries, options.priority
+            self.retries, self.priority, self.share = options.retries, options.priority, options.share
             # What a task takes, as the client says; 0 if it says nothing.
             self.declared_s = options.expected_s
             if options.run_timeout_s or options.condition:
