@@ -72,13 +72,13 @@ __all__ = [
 
 def load_ipython_extension(shell: object) -> None:
     """Make ``%px`` and its relatives known: what ``%load_ext hpc.compat.ipyparallel`` calls."""
-    from hpc.magics import load_ipython_extension
+    from hpc.compat.ipyparallel.magics import activate
 
-    load_ipython_extension(shell)
+    activate(None, shell=shell)
 
 
 def register_joblib_backend(name: str = "ipyparallel", make_default: bool = False) -> None:
     """Have ``joblib.parallel_config(backend="ipyparallel")`` use the engines of this user's newest cluster."""
     from hpc.client.joblib import register
 
-    register(name, None, make_default)
+    register(name, lambda: Client().load_balanced_view(), make_default)
