@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -81,7 +82,9 @@ def test_errors_have_the_shape_that_they_had(rc: ipp.Client) -> None:
         rc[1].apply_sync(fail_at, 2)
     assert isinstance(one.value, ValueError)
     assert (one.value.ename, one.value.evalue) == ("ValueError", "two")
-    assert one.value.engine_info == {"engine_id": 1, "method": "apply"}
+    uuid = rc[1].apply_async(abs, -1).engine_uuid
+    assert one.value.engine_info == {"engine_id": 1, "engine_uuid": uuid, "method": "apply"}
+    assert len(set(rc[:].apply_async(abs, -1).engine_uuid)) == len(rc)
     assert one.value.render_traceback()[0] == "[1:apply]"
     assert one.value.render_traceback()[-1] == "ValueError: two"
 
@@ -105,6 +108,13 @@ def test_errors_have_the_shape_that_they_had(rc: ipp.Client) -> None:
     several.value.tb_limit = 2
     assert several.value.render_traceback()[-1] == "... 1 more exceptions ..."
     assert several.value is result.exception()
+    assert several.value._render_traceback_()[0] == "[0-2:execute]", "what IPython shows"
+    twice = ipp.AsyncResult.join(rc[:].execute("1/0"), rc[:].execute("1/0"))
+    with pytest.raises(ipp.CompositeError) as each:
+        twice.get()
+    assert [row[3]["engine_id"] for row in each.value.elist] == [0, 1, 2, 0, 1, 2], "an entry for each task"
+    with pytest.raises(ValueError, match="more than one value of engine"):
+        rc.load_balanced_view().map_async(abs, range(6)).get_dict()
     assert not isinstance(several.value, AlreadyDisplayedError)
 
     mapped = rc.load_balanced_view().map(fail_at, range(4), return_exceptions=True)
@@ -342,6 +352,11 @@ def test_executors(rc: ipp.Client) -> None:
         assert joblib.Parallel(n_jobs=2)(joblib.delayed(pow)(2, i) for i in range(4)) == [1, 2, 4, 8]
 
 
+def uncounted(text: str) -> str:
+    """Return what was shown without the numbers of the engines' cells."""
+    return re.sub(r"Out\[(\d+):\d+\]", r"Out[\1:n]", text)
+
+
 def test_magics(
     rc: ipp.Client,
     connection_file: Path,
@@ -358,9 +373,25 @@ def test_magics(
         shell.run_line_magic("load_ext", "hpc.compat.ipyparallel")
         with ipp.Client(connection_file):  # which %px works on from now on
             shell.run_line_magic("px", "3 * 4")
-            assert capsys.readouterr().out == "Out[0-2]: 12\n"
+            assert uncounted(capsys.readouterr().out) == "".join(f"Out[{i}:n]: 12\n" for i in range(3))
             with pytest.raises(ipp.CompositeError):
                 shell.run_line_magic("px", "1/0")
+            cell = "from IPython.display import display, Math\nprint('a')\ndisplay(Math('b'))\n2"
+            capsys.readouterr()
+            shell.run_cell_magic("px", "--no-stream --group-outputs=order -t 0,2", cell)
+            shown = uncounted(capsys.readouterr().out)
+            assert shown == (
+                "[stdout:0] a\n[stdout:2] a\n[output:0]\n<IPython.core.display.Math object>\n"
+                "[output:2]\n<IPython.core.display.Math object>\nOut[0:n]: 2\nOut[2:n]: 2\n"
+            )
+            shell.run_cell_magic("px", "--no-stream --group-outputs=engine -t 0,2", cell)
+            assert uncounted(capsys.readouterr().out) == "".join(
+                f"[stdout:{i}] a\n[output:{i}]\n<IPython.core.display.Math object>\nOut[{i}:n]: 2\n" for i in (0, 2)
+            )
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
+            shell.run_cell_magic("px", "", "import time\ntime.sleep(30)")
+            assert "Received Keyboard Interrupt. Sending signal SIGINT to engines..." in capsys.readouterr().err
         view = rc.activate([0, 2], "_some")
         shell.run_cell_magic("px_some", "--verbose -o name", "5 * 5")
         assert "engine(s): 0,2" in capsys.readouterr().out
