@@ -207,6 +207,7 @@ def team_comm_class() -> Any:
         setattr(TeamComm, name, polite(name))
     for name in _MEETINGS:
         setattr(TeamComm, name, after_meeting(name))
+    TeamComm.__qualname__ = "TeamComm"
     return TeamComm
 
 

@@ -28,4 +28,5 @@ def world_comm_class() -> Any:
             WorldComm.before_abort()
             super().Abort(errorcode)
 
+    WorldComm.__qualname__ = "WorldComm"
     return WorldComm
