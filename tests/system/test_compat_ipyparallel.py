@@ -416,6 +416,10 @@ def test_a_cluster_of_its_own(processes: Processes) -> None:
         rc.wait_for_engines(3, timeout=0.1)
     rc.shutdown(1)
     assert rc.ids == [0]
+    before = rc[0].apply_sync(os.getpid)
+    cluster.restart_engines_sync()
+    assert rc[0].apply_sync(os.getpid) != before
+    assert rc.ids == [0], "the id stays"
     again = ipp.Cluster.from_file(profile="own", cluster_id="two").connect_client_sync()
     assert again[:].apply_sync(abs, -1) == [1]
     again.close()

@@ -14,6 +14,9 @@ page docs/howto/porting.md goes through it name by name.
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
 from hpc.client.dependency import Dependency
+from hpc.client.executor import ViewExecutor
+from hpc.client.lazymap import LazyMap as LazyMapIterator
+from hpc.client.parallel import ParallelFunction, RemoteFunction
 from hpc.compat.ipyparallel import error
 from hpc.compat.ipyparallel.client import Client
 from hpc.compat.ipyparallel.cluster import Cluster
@@ -33,6 +36,10 @@ from hpc.compat.ipyparallel.views import DirectView, LoadBalancedView
 from hpc.wire.conditions import Conditional as dependent  # noqa: N813 - its name there
 from hpc.wire.conditions import depend, require
 
+# Of which ipyparallel these are the names, for programs that look.
+version_info = (9, 2, 0)
+__version__ = "9.2.0"
+
 AsyncHubResult = AsyncResult
 BroadcastView = DirectView
 
@@ -50,14 +57,19 @@ __all__ = [
     "Dependency",
     "DirectView",
     "EngineError",
+    "LazyMapIterator",
     "LoadBalancedView",
     "NoEnginesRegistered",
+    "ParallelFunction",
     "Reference",
     "RemoteError",
+    "RemoteFunction",
     "TaskAborted",
     "TaskTimeout",
     "TimeoutError",
     "UnmetDependency",
+    "ViewExecutor",
+    "__version__",
     "depend",
     "dependent",
     "error",
@@ -67,6 +79,7 @@ __all__ = [
     "register_joblib_backend",
     "remote",
     "require",
+    "version_info",
 ]
 
 
