@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -350,56 +349,6 @@ def test_executors(rc: ipp.Client) -> None:
     joblib = pytest.importorskip("joblib")
     with joblib.parallel_config(backend="ipyparallel"):
         assert joblib.Parallel(n_jobs=2)(joblib.delayed(pow)(2, i) for i in range(4)) == [1, 2, 4, 8]
-
-
-def uncounted(text: str) -> str:
-    """Return what was shown without the numbers of the engines' cells."""
-    return re.sub(r"Out\[(\d+):\d+\]", r"Out[\1:n]", text)
-
-
-def test_magics(
-    rc: ipp.Client,
-    connection_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    interactiveshell = pytest.importorskip("IPython.core.interactiveshell")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    interactiveshell.InteractiveShell.clear_instance()
-    shell = interactiveshell.InteractiveShell.instance(colors="nocolor")
-    shell.history_manager.enabled = False
-    try:
-        shell.run_line_magic("load_ext", "hpc.compat.ipyparallel")
-        with ipp.Client(connection_file):  # which %px works on from now on
-            shell.run_line_magic("px", "3 * 4")
-            assert uncounted(capsys.readouterr().out) == "".join(f"Out[{i}:n]: 12\n" for i in range(3))
-            with pytest.raises(ipp.CompositeError):
-                shell.run_line_magic("px", "1/0")
-            cell = "from IPython.display import display, Math\nprint('a')\ndisplay(Math('b'))\n2"
-            capsys.readouterr()
-            shell.run_cell_magic("px", "--no-stream --group-outputs=order -t 0,2", cell)
-            shown = uncounted(capsys.readouterr().out)
-            assert shown == (
-                "[stdout:0] a\n[stdout:2] a\n[output:0]\n<IPython.core.display.Math object>\n"
-                "[output:2]\n<IPython.core.display.Math object>\nOut[0:n]: 2\nOut[2:n]: 2\n"
-            )
-            shell.run_cell_magic("px", "--no-stream --group-outputs=engine -t 0,2", cell)
-            assert uncounted(capsys.readouterr().out) == "".join(
-                f"[stdout:{i}] a\n[output:{i}]\n<IPython.core.display.Math object>\nOut[{i}:n]: 2\n" for i in (0, 2)
-            )
-            signal.signal(signal.SIGALRM, signal.default_int_handler)
-            signal.setitimer(signal.ITIMER_REAL, 1.0)
-            shell.run_cell_magic("px", "", "import time\ntime.sleep(30)")
-            assert "Received Keyboard Interrupt. Sending signal SIGINT to engines..." in capsys.readouterr().err
-        view = rc.activate([0, 2], "_some")
-        shell.run_cell_magic("px_some", "--verbose -o name", "5 * 5")
-        assert "engine(s): 0,2" in capsys.readouterr().out
-        assert isinstance(shell.user_ns["name"], ipp.AsyncResult)
-        assert view.get_result().msg_ids == shell.user_ns["name"].msg_ids[-1:]
-    finally:
-        shell.history_manager.end_session()
-        interactiveshell.InteractiveShell.clear_instance()
 
 
 def test_a_cluster_of_its_own(processes: Processes) -> None:
