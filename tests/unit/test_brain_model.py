@@ -367,7 +367,7 @@ class BrainModel(RuleBasedStateMachine):
 
     def work_off(self) -> None:
         """Have the engines do all that they are sent."""
-        for _ in range(500):
+        for _ in range(500 + len(self.open_tasks)):
             if not any(e.runs or e.mail or e.stopped or e.told for e in self.engines.values()):
                 break
             for fake in list(self.engines.values()):
