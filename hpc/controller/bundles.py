@@ -62,6 +62,7 @@ class Bundle:
 
     __slots__ = (
         "aborts",
+        "allocations",
         "awaits",
         "body",
         "client",
@@ -133,7 +134,9 @@ class Bundle:
         self.pool: Pool | None = None
         self.parts: set[Part] = set()
         self.aborts: list[tuple[int, int]] = []
+        # How often a task was tried in vain, and how many allocations have ended under it.
         self.tries: dict[int, int] = {}
+        self.allocations: dict[int, int] | None = None
 
     def __repr__(self) -> str:
         where = "load-balanced" if self.pool is not None else "direct"

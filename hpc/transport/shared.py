@@ -9,6 +9,7 @@ they write is their own.
 """
 
 import array
+import contextlib
 import fcntl
 import mmap
 import os
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from hpc.errors import ProtocolError
 from hpc.transport import pieces
+from hpc.wire.absent import absent
 
 # In the table of lengths: this frame is shared, and a descriptor stands in its place.
 FLAG: Final = 1 << 63
@@ -69,11 +71,12 @@ class Mapping(mmap.mmap):
 class Handle:
     """A segment as it travels: ``extent`` bytes from its beginning are of interest."""
 
-    __slots__ = ("_view", "extent", "flags", "memory", "token")
+    __slots__ = ("_missing", "_view", "extent", "flags", "memory", "token")
 
     def __init__(self, memory: Descriptor, token: Descriptor, extent: int, flags: int = 0) -> None:
         self.memory, self.token, self.extent, self.flags = memory, token, extent, flags
         self._view: memoryview | None = None
+        self._missing = ""
 
     def __repr__(self) -> str:
         names = {WRITABLE: ", writable", PIECES: ", in pieces"}
@@ -95,7 +98,11 @@ class Handle:
         ------
         ProtocolError
             The segment is shorter than was said.
+        MemoryError
+            There is no room for them.
         """
+        if self._missing:
+            raise MemoryError(self._missing)
         if self._view is None:
             if os.fstat(self.memory.fd).st_size < self.extent:
                 raise ProtocolError(f"a shared segment is shorter than the {self.extent} bytes that were announced")
@@ -113,9 +120,16 @@ class Handle:
         from hpc.transport.framing import allocate
 
         nbytes = min(self.extent, pieces.WINDOW_NBYTES)
-        window = mmap.mmap(self.memory.fd, nbytes, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
-        arrival = pieces.Arrival(self.extent, memoryview(window), allocate, self._own)
-        return pieces.receive(pieces.Voice(self.token.fd), arrival, patience_s)
+        voice = pieces.Voice(self.token.fd)
+        try:
+            window = mmap.mmap(self.memory.fd, nbytes, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
+            arrival = pieces.Arrival(self.extent, memoryview(window), allocate, self._own)
+            return pieces.receive(voice, arrival, patience_s)
+        except (MemoryError, OSError, ProtocolError) as error:
+            self._missing = f"no memory for {self.extent} bytes: {error}"  # and they come only once
+            with contextlib.suppress(OSError):
+                voice.end()  # the sender is not to wait
+            raise MemoryError(self._missing) from None
 
     def _map(self) -> memoryview:
         try:
@@ -175,7 +189,14 @@ class SharedFrame:
 
 def mapped(frames: Iterable[Any]) -> list[Any]:
     """Return frames as a peer gets them: shared ones as memory, unless they are there to be written to."""
-    return [frame.view() if type(frame) is SharedFrame and not frame.handle.writable else frame for frame in frames]
+    return [_memory(frame) if type(frame) is SharedFrame and not frame.handle.writable else frame for frame in frames]
+
+
+def _memory(frame: SharedFrame) -> Any:
+    try:
+        return frame.view()
+    except MemoryError:
+        return absent(frame.nbytes)  # the connection is not to end with it
 
 
 def is_mapped(frame: Any) -> bool:
