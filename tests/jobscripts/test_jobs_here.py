@@ -67,8 +67,11 @@ def test_it_works_in_directories_of_any_name(weird_path):
 
 
 def test_a_job_is_cancelled(here):
-    job = here.submit(command=SLEEP)
-    here.active(job)
+    job = here.submit(command="echo begun; sleep 600")
+    deadline = time.monotonic() + DEADLINE_S
+    # Before the script has set its trap nothing tells of an exit status.
+    while Path(job.stdout).read_text() != "begun\n" and time.monotonic() < deadline:
+        time.sleep(0.01)
     here.runner.cancel([job])
     status = here.end(job)
     assert (status.state, status.exit_code, status.reason) == (State.CANCELED, 143, "terminated")
