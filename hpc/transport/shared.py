@@ -9,6 +9,7 @@ they write is their own.
 """
 
 import array
+import contextlib
 import fcntl
 import mmap
 import os
@@ -25,9 +26,10 @@ from hpc.transport import pieces
 FLAG: Final = 1 << 63
 # Offset and extent in bytes, number of the handle within the transmission, flags.
 DESCRIPTOR: Final = struct.Struct("<QQIBxxx")
-# The receiver is to write to the segment; its bytes come piece by piece.
+# The receiver is to write to the segment; its bytes come piece by piece; they stand there when the token says so.
 WRITABLE: Final = 1
 PIECES: Final = 2
+LATE: Final = 4
 # The two descriptors of so many handles go with one piece; the kernel permits 253 descriptors.
 HANDLES_PER_PIECE: Final = 16
 CONTROL_NBYTES: Final = socket.CMSG_SPACE(4 * 2 * HANDLES_PER_PIECE) if hasattr(socket, "CMSG_SPACE") else 0
@@ -76,7 +78,7 @@ class Handle:
         self._view: memoryview | None = None
 
     def __repr__(self) -> str:
-        names = {WRITABLE: ", writable", PIECES: ", in pieces"}
+        names = {WRITABLE: ", writable", PIECES: ", in pieces", LATE: ", late"}
         words = "".join(name for flag, name in names.items() if self.flags & flag)
         return f"<Handle of {self.extent} bytes, {self.memory!r}{words}>"
 
@@ -97,17 +99,35 @@ class Handle:
             The segment is shorter than was said.
         """
         if self._view is None:
-            if os.fstat(self.memory.fd).st_size < self.extent:
-                raise ProtocolError(f"a shared segment is shorter than the {self.extent} bytes that were announced")
+            self._check()
             if self.flags & PIECES:
                 self._view = memoryview(b"")  # whatever interrupts this: they come only once
                 self._view = self._receive(patience_s)
             else:
-                self._view = self._own()
+                self._view = self._own() if self.is_written(patience_s) else memoryview(b"")
         return self._view
 
+    def early_view(self) -> memoryview:
+        """Return what `view` does, where possible without waiting: nothing may look at it before `is_written`."""
+        if self._view is None and self.flags & LATE and _may_map():
+            self._check()
+            with contextlib.suppress(OSError, ValueError):  # then it takes what `view` does: a copy
+                self._view = self._map()
+        return self.view()
+
+    def is_written(self, patience_s: float | None = None) -> bool:
+        """Say whether the bytes stand in the segment; wait for late ones until their sender has gone, or too long."""
+        return not self.flags & LATE or pieces.Voice(self.token.fd).is_whole(patience_s)
+
+    def _check(self) -> None:
+        if os.fstat(self.memory.fd).st_size < self.extent:
+            raise ProtocolError(f"a shared segment is shorter than the {self.extent} bytes that were announced")
+
     def _own(self) -> memoryview:
-        return self._map() if _may_map() else self._copy()
+        try:
+            return self._map() if _may_map() else self._copy()
+        except (OSError, ValueError):
+            return self._copy()
 
     def _receive(self, patience_s: float | None) -> memoryview:
         from hpc.transport.framing import allocate
@@ -118,10 +138,7 @@ class Handle:
         return pieces.receive(pieces.Voice(self.token.fd), arrival, patience_s)
 
     def _map(self) -> memoryview:
-        try:
-            mapping = map_file(Mapping, self.memory.fd, self.extent, shared=False)
-        except (OSError, ValueError):
-            return self._copy()
+        mapping = map_file(Mapping, self.memory.fd, self.extent, shared=False)
         mapping.token = self.token
         Mapping.living += 1
         return memoryview(mapping)
@@ -153,8 +170,8 @@ def _may_map() -> bool:
 class SharedFrame:
     """A frame that stands in a segment; ``len()`` is the number of its bytes.
 
-    Peers see one only if its handle is writable: that asks them to write into the sender's memory. All others arrive
-    as memory.
+    Peers see one only if its handle is writable, which asks them to write into the sender's memory, or late. All others
+    arrive as memory.
     """
 
     __slots__ = ("handle", "nbytes", "offset")
@@ -174,8 +191,11 @@ class SharedFrame:
 
 
 def mapped(frames: Iterable[Any]) -> list[Any]:
-    """Return frames as a peer gets them: shared ones as memory, unless they are there to be written to."""
-    return [frame.view() if type(frame) is SharedFrame and not frame.handle.writable else frame for frame in frames]
+    """Return frames as a peer gets them: shared ones as memory, unless they are there to be written to, or late."""
+    return [
+        frame.view() if type(frame) is SharedFrame and not frame.handle.flags & (WRITABLE | LATE) else frame
+        for frame in frames
+    ]
 
 
 def is_mapped(frame: Any) -> bool:
@@ -273,7 +293,7 @@ def unpack(piece: Any, nbytes: int, frames: list[Any], fds: list[Descriptor]) ->
         return SharedFrame(handle, offset, nbytes)
     if len(fds) < 2:
         raise ProtocolError("a shared frame came without its file descriptors: is the limit of open files too low?")
-    handle = Handle(fds[0], fds[1], extent, flags & (WRITABLE | PIECES))
+    handle = Handle(fds[0], fds[1], extent, flags & (WRITABLE | PIECES | LATE))
     del fds[:2]
     return SharedFrame(handle, offset, nbytes)
 
