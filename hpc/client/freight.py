@@ -13,8 +13,8 @@ from hpc.transport.pieces import WINDOW_NBYTES
 from hpc.transport.shared import SharedFrame
 from hpc.wire import messages as m
 
-# So much is made warm when a client connects, for the first array that it sends; given back if none comes. It takes 40 ms
-# of another processor, and is done only if there is so many times as much memory to be had.
+# So much is made warm when a client connects, for the first array that it sends; given back if none comes. It takes
+# 40 ms of another processor, and is done only where there is so many times as much memory to be had.
 FIRST_NBYTES: Final = 64 * 1024 * 1024
 FIRST_SHARE: Final = 64
 
@@ -48,7 +48,7 @@ class Freight:
             self._is_prepared = True
             self.outgoing.pool.want(WINDOW_NBYTES)
             # Whoever has not imported numpy by now is not about to send an array.
-            if "numpy" in sys.modules and FIRST_NBYTES <= memory.available_nbytes() // FIRST_SHARE:
+            if "numpy" in sys.modules and memory.available_nbytes() // FIRST_SHARE >= FIRST_NBYTES:
                 self.outgoing.pool.want(FIRST_NBYTES)
 
     def ship(

@@ -57,7 +57,7 @@ class Outbox:
         transmit: Callable[[list[Frame]], None],
         mend: Callable[[], None],
         wake: Callable[[], None],
-        ship: Callable[[list[Frame], Placement, bool, bool], tuple[list[Frame], Mark]] = lambda body, *_: (body, Mark()),
+        ship: Callable[..., tuple[list[Frame], Mark]] = lambda body, *_: (body, Mark()),
         credit: Credit | None = None,
     ) -> None:
         self.sending = threading.Lock()

@@ -83,7 +83,7 @@ def push(
             return together
     result = GroupResult(link, f"push {', '.join(names)}", targets, None, single)
     everywhere, part = Placement(targets, route=route), Part(result, len(targets))
-    link.outbox.submit_each(everywhere, _operation(names), dump_call((dict(names),), {}), part, elsewhere)
+    link.outbox.submit_each(everywhere, operation(names), dump_call((dict(names),), {}), part, elsewhere)
     return result
 
 
@@ -111,12 +111,12 @@ def push_parts(
     result = GroupResult(link, f"scatter {name}", targets, None, single)
     for base, (target, part) in enumerate(zip(targets, parts, strict=True)):
         body = dump_call(({name: part},), {})
-        operation = _operation({name: part})
-        link.outbox.submit_each(place(link, target, route), operation, body, Part(result, 1, base))
+        how = operation({name: part})
+        link.outbox.submit_each(place(link, target, route), how, body, Part(result, 1, base))
     return result
 
 
-def _operation(names: Mapping[str, Any]) -> bytes:
+def operation(names: Mapping[str, Any]) -> bytes:
     """Return what binds names to objects: plain arrays can be unpickled before their bytes are there."""
     numpy: Any = sys.modules.get("numpy")
     if numpy is None or any("." in name for name in names):

@@ -46,7 +46,7 @@ class Late:
 
     def settle(self) -> None:
         """Wait until what is late is there, and bind it; not if its sender was killed or interrupted on the way."""
-        if all([handle.is_written() for handle in self._handles]):
+        if all(handle.is_written() for handle in self._handles):
             self._namespace.push(self._names)
         else:
             log.warning("%s: the client ended while it sent, so nothing was bound", ", ".join(self._names))

@@ -79,6 +79,8 @@ class Loop:
         """
         with self._channel.lock:
             while True:
+                if self._late:
+                    self._settle()
                 if self._later:
                     message, frames = self._later.popleft()
                 else:
@@ -95,6 +97,17 @@ class Loop:
         with self._channel.lock:
             self._channel.send(goodbye)
 
+    def _settle(self) -> None:
+        """Wait for the bytes of what has been answered already, before anything else is taken in."""
+        interrupts = self._place.interrupts
+        interrupts.waiting = True
+        try:
+            if interrupts.leaving:
+                raise Leave(interrupts.leaving)
+            self._late.settle()
+        finally:
+            interrupts.waiting = False
+
     def _receive(self) -> Sequence[Frame]:
         interrupts, before = self._place.interrupts, time.time()
         interrupts.waiting = True
@@ -102,8 +115,6 @@ class Loop:
             while True:
                 if interrupts.leaving:
                     raise Leave(interrupts.leaving)
-                if self._late:
-                    self._late.settle()
                 connection = self._channel.connection or self._reconnect()
                 try:
                     frames = connection.recv()

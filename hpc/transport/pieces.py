@@ -67,7 +67,7 @@ class Voice:
             return b""
 
     def is_whole(self, patience_s: float | None = None) -> bool:
-        """Wait for the word that everything is there, and leave it for others who ask; False as `hear` returns nothing."""
+        """Wait for the word that everything is there, which others may hear, too; False as `hear` returns nothing."""
         if not self._poll.poll(None if patience_s is None else 1000 * patience_s):
             return False
         try:
