@@ -277,6 +277,9 @@ class Brain:
         sending.resend(self.queues, engine, need)
 
     def _notice(self, engine: Engine, notice: m.Notice, frames: ev.Frames, now: float) -> None:
+        if notice.why is m.EndReason.MPI_ABORT:
+            engine.fate.aborts = True
+            return
         if notice.why not in walltime.REASONS:
             raise ProtocolError(f"{notice.why.name} is nothing that an engine can know of beforehand")
         self.membership.notice(engine, notice.why)

@@ -50,22 +50,24 @@ class Deaths:
 
         ``lines`` are the last of its stderr; ``reported`` says that whoever started the process has told all.
         """
-        engine.fate.add(signal, exit_code, lines, oom=oom, reported=reported)
-        if engine.fate.reported:
-            self._conclude(engine, now)
-        elif engine.dying:
-            if engine.fate.known and not engine.fate.awaits_report:
-                self._conclude(engine, now)
-        else:
+        fate = engine.fate
+        fate.add(signal, exit_code, lines, oom=oom, reported=reported)
+        if not (fate.reported or engine.dying):
             self._membership.dying(engine)
-            engine.fate.died_at = now
-            engine.fate.awaits_report = self._will_be_reported(engine, now)
-            if engine.fate.awaits_report:
-                self._timers.set(now + REPORT_WAIT_S, Alarm.STATUS, engine)
-            elif engine.fate.known:
-                self._conclude(engine, now)
-            else:
-                self._timers.set(now + STATUS_WAIT_S, Alarm.STATUS, engine)
+            fate.died_at = now
+            fate.awaits_report = self._will_be_reported(engine, now)
+            if fate.awaits_report or not fate.known:
+                self._timers.set(now + (REPORT_WAIT_S if fate.awaits_report else STATUS_WAIT_S), Alarm.STATUS, engine)
+        self._weigh(engine, now)
+
+    def _weigh(self, engine: Engine, now: float) -> None:
+        """Conclude if enough is known: of the engine, or of another one of its group that has caused its end."""
+        group = engine.group
+        if engine.fate.is_enough or (
+            engine.fate.heard
+            and (group.first_end is not None or any(e.fate.is_cause(e.info.rank) for e in group.living()))
+        ):
+            self._conclude(engine, now)
 
     def _will_be_reported(self, engine: Engine, now: float) -> bool:
         """Say whether the launcher will tell more by itself, or ask it."""
@@ -76,9 +78,9 @@ class Deaths:
 
             def told(answer: m.Answer, now: float) -> None:
                 if not engine.lost and not answer.error:
-                    engine.fate.add(-1, -1, "\n".join(answer.value), oom=False, reported=True)
-                    if engine.fate.known or engine.fate.goodbye:
-                        self._conclude(engine, now)
+                    engine.fate.add(-1, -1, "\n".join(answer.value), oom=False, reported=False)
+                    engine.fate.heard = True
+                    self._weigh(engine, now)
 
             self._out.append(self._orders.ask("log", {"label": label}, told))
         return True
@@ -90,7 +92,7 @@ class Deaths:
         """
         if engine.dying or engine.group.size == 1 or not self._will_be_reported(engine, now):
             return False
-        engine.fate.goodbye = detail
+        engine.fate.goodbye, engine.fate.awaits_report = detail, True
         self._membership.dying(engine)
         engine.fate.died_at = now
         self._timers.set(now + REPORT_WAIT_S, Alarm.STATUS, engine)
@@ -114,7 +116,7 @@ class Deaths:
         """Report an end; before it that of the rank that has caused it, if that is another one."""
         group, aborted = engine.group, engine.fate.aborted
         if group.size > 1 and group.first_end is None:
-            gone = [e for e in group.living() if e.dying or e is engine or e.info.rank == aborted]
+            gone = [e for e in group.living() if e.dying or e is engine or e.fate.aborts or e.info.rank == aborted]
             for other in gone:
                 other.fate.lines = other.fate.lines or engine.fate.lines
             self._end(min(gone, key=lambda e: (not e.fate.is_cause(e.info.rank), e.fate.died_at)), now)

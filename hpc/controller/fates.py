@@ -28,7 +28,10 @@ _CONSEQUENCES: Final = (signals.SIGKILL, signals.SIGTERM)
 class Fate:
     """What is known of an end, -1 for what is not. ``lines`` are the last of its stderr, ``goodbye`` what it has said.
 
-    Whoever started the process will tell more (``awaits_report``), or has told all that it knows (``reported``).
+    ``aborts``: it has said that it calls MPI_Abort. What ranks or launchers print of that names another one, perhaps.
+
+    Whoever started the process will tell more (``awaits_report``), has shown the log (``heard``), or has told all that
+    it knows (``reported``).
     """
 
     signal: int = -1
@@ -36,8 +39,10 @@ class Fate:
     oom: bool = False
     lines: list[str] = field(default_factory=list)
     goodbye: str = ""
+    aborts: bool = False
     died_at: float = math.inf
     awaits_report: bool = False
+    heard: bool = False
     reported: bool = False
 
     def add(self, signal: int, exit_code: int, lines: str, *, oom: bool, reported: bool) -> None:
@@ -63,12 +68,26 @@ class Fate:
         return None
 
     @property
+    def is_enough(self) -> bool:
+        """Whether nothing that changes the picture is to be expected.
+
+        Who made a launcher end all ranks is said in the words of that one, which may still be on their way.
+        """
+        if self.reported or (self.known and not self.awaits_report):
+            return True
+        if self.aborts or self.aborted is not None:
+            return self.heard and (self.known or bool(self.goodbye))
+        return self.heard and self.known and not self.goodbye and self.signal not in _CONSEQUENCES
+
+    @property
     def stderr(self) -> str:
         """The lines, without those that launchers add to each crash."""
         return "\n".join(line for line in self.lines if not _BANNERS.match(line))
 
     def is_cause(self, rank: int) -> bool:
         """Say whether this end of a rank looks like the reason for those of others, not like one of their kind."""
+        if self.aborts:
+            return True
         if self.aborted is not None and self.aborted >= 0:
             return self.aborted == rank
         return self.oom or (self.known and self.signal not in _CONSEQUENCES and self.exit_code != 0)
@@ -78,7 +97,7 @@ class Fate:
         text = describe_status(self.signal, self.exit_code)
         if self.oom or (self.signal == signals.SIGKILL and any(map(_OOM.search, self.lines))):
             return m.EndReason.OUT_OF_MEMORY, f"{text} because memory ran out"
-        if self.aborted is not None:
+        if self.aborts or self.aborted is not None:
             return m.EndReason.MPI_ABORT, f"{text} after MPI_Abort" if self.known else "called MPI_Abort"
         return (m.EndReason.SIGNAL if self.signal > 0 else m.EndReason.EXIT), text
 

@@ -164,10 +164,10 @@ def _is_mpi(frame: FrameType, chain: list[str], comm: Any, size: int) -> tuple[b
     owner = comm if chain[:-1] == ["hpc.comm()"] else _look_up(frame, chain[:-1])
     if owner is None:
         return chain[-1].lower() in _CERTAIN, False
-    if not type(owner).__module__.startswith("mpi4py"):
+    if not any(kind.__module__.startswith("mpi4py") for kind in type(owner).__mro__):
         return False, False
     collective = chain[-1].lower() not in ("send", "ssend", "bsend", "rsend", "recv", "sendrecv", "probe", "mprobe")
-    if not collective or not isinstance(owner, type(comm)):
+    if not collective or not isinstance(owner, sys.modules["mpi4py.MPI"].Intracomm):
         return True, False
     return True, bool(owner == comm or owner.Get_size() == size)
 

@@ -35,7 +35,7 @@ from hpc.security.memory import no_core_file
 from hpc.security.peek import prepare
 from hpc.transport.parcels import Parcels
 from hpc.wire.codec import PROTOCOL
-from hpc.wire.messages import Hello
+from hpc.wire.messages import EndReason, Hello, Notice
 
 DEFAULT_PORT: Final = 10000
 # Long enough for a scheduler that starts the controller after its engines, short against a night.
@@ -45,6 +45,7 @@ LEASE_S: Final = 60.0
 # After this long without a controller it is time to say what is being waited for, and again each time as much later.
 SILENT_S: Final = 3.0
 FINALIZE_S: Final = 10.0
+ABORT_S: Final = 0.05
 
 log = logging.getLogger("hpc.engine")
 
@@ -170,6 +171,10 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     dialer = Dialer(options.name, options.address, options.connection_file)
     parcels = Parcels()
     work, control = Channel(hello("work"), dialer, parcels), Channel(hello("control"), dialer, parcels)
+    if membership is not None:
+        from hpc.mpi.worldcomm import world_comm_class
+
+        world_comm_class().before_abort = staticmethod(lambda: _tell_of_abort(work))
     loop = Loop(work, place, identity, options.lease_s)
     helper = Control(control, work, place, bell, departure=departure, lease_s=options.lease_s)
     current.engine, current.departure = identity, departure
@@ -195,6 +200,16 @@ def _serve(options: EngineOptions, membership: Any) -> int:
     if helper.refusal is not None:
         raise helper.refusal
     return 0
+
+
+def _tell_of_abort(work: Channel) -> None:
+    """Let the controller know that user code calls MPI_Abort, for nothing can be said afterwards."""
+    if work.lock.acquire(timeout=ABORT_S):  # the thread of the task has it only where no user code runs
+        try:
+            work.send(Notice(EndReason.MPI_ABORT))
+        finally:
+            work.lock.release()
+    time.sleep(ABORT_S)  # for a message by TCP to leave the process
 
 
 def _allocation(membership: Any) -> Allocation:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from hpc.errors import MpiMismatch, MpiUnavailable
 from hpc.mpi import diagnosis
 from hpc.mpi.launch import Launch, claims, detect
+from hpc.mpi.worldcomm import world_comm_class
 
 __all__ = ["Membership", "detect", "join", "leave", "loaded_library"]
 
@@ -85,7 +86,7 @@ def join(launch: Launch | None, environ: Mapping[str, str] | None = None) -> Mem
         _say_before_init(launch, library)
         with _no_suspicion():
             MPI.Init_thread(_wanted_thread_level(MPI))
-    comm = MPI.COMM_WORLD
+    comm = world_comm_class()(MPI.COMM_WORLD)
     rank, size = comm.Get_rank(), comm.Get_size()
     _check(launch, comm, library, environ)
     runtime_comm = comm.Dup()

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from hpc.mpi.worldcomm import world_comm_class
+
 # As for the runtime's own operations (`hpc.mpi.collectives`): first ask again and again, then less and less often.
 _SPIN_S: Final = 0.0005
 _LONGEST_NAP_S: Final = 0.001
@@ -29,7 +31,7 @@ def team_comm_class() -> Any:
     """Return `TeamComm`, a class of mpi4py's kind: mpi4py is imported by those who have it loaded anyway."""
     from mpi4py import MPI
 
-    class TeamComm(MPI.Intracomm):
+    class TeamComm(world_comm_class()):  # type: ignore[misc]
         """The ranks that run a task together.
 
         Attributes
@@ -205,6 +207,7 @@ def team_comm_class() -> Any:
         setattr(TeamComm, name, polite(name))
     for name in _MEETINGS:
         setattr(TeamComm, name, after_meeting(name))
+    TeamComm.__qualname__ = "TeamComm"
     return TeamComm
 
 

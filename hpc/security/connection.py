@@ -27,13 +27,18 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def clusters(role: str = "client") -> list[ConnectionInfo]:
     """Return the connection files of all clusters, the newest first; stale ones too, unreadable ones not."""
-    found = []
+    return _clusters(role)[0]
+
+
+def _clusters(role: str) -> tuple[list[ConnectionInfo], list[str]]:
+    """Return the connection files of all clusters, the newest first, and why some cannot be used."""
+    found, refused = [], []
     for path in clusters_dir().glob(f"*/{role}.json"):
         try:
             found.append(ConnectionInfo.load(path))
-        except (ConnectError, SecurityError):
-            continue
-    return sorted(found, key=lambda info: info.created, reverse=True)
+        except (ConnectError, SecurityError) as error:
+            refused.append(str(error))
+    return sorted(found, key=lambda info: info.created, reverse=True), refused
 
 
 def find(
@@ -64,7 +69,7 @@ def find(
         return _at(Path(path), role)
     if name is not None:
         return _named(name, role)
-    known = clusters(role)
+    known, refused = _clusters(role)
     if address is not None:
         known = [info for info in known if matches(info, *address)]
     for info in known:
@@ -72,6 +77,7 @@ def find(
             return info if address is None else _towards(info, *address)
     what = f"{address[0]}:{address[1]}" if address else "any cluster"
     gone = "".join(f"; {info.name!r} was there, but {info.is_stale()}" for info in known[:3])
+    gone += "".join(f"; {reason}" for reason in refused[:3])
     raise ConnectError(
         f"no {role} connection file for {what} in {clusters_dir()}{gone}. Start a cluster with `ipcluster -n 4`"
         + (f", or copy its {role}.json from the controller's machine and name that file" if address else "")
@@ -104,10 +110,9 @@ def _named(name: str, role: str) -> ConnectionInfo:
 
 
 def advertised(info: ConnectionInfo) -> list[tuple[str, int]]:
-    """Return host and port of every address that is meant for the role of the file."""
-    addresses = info.engine_addresses if info.role == "engine" and info.engine_addresses else info.addresses
+    """Return host and port of every address that the role of the file may use, those that are meant for it first."""
     pairs = []
-    for address in addresses:
+    for address in (*info.engine_addresses, *info.addresses) if info.role == "engine" else info.addresses:
         host, _, port = address.removeprefix("tcp://").rpartition(":")
         pairs.append((host.strip("[]"), int(port)))
     return pairs

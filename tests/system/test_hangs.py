@@ -45,6 +45,8 @@ def die(how: str) -> None:
         ctypes.string_at(0)
     elif how == "abort":
         hpc.comm().Abort(5)
+        while True:  # MPICH's returns: its mpirun ends the ranks, and loses why if this one does not wait for that
+            time.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -58,7 +58,7 @@ class BrainModel(RuleBasedStateMachine):
                     missing = [task for task in wanted if (message.client, task) not in self.succeeded]
                     assert not missing or message.client in self.gone_clients, f"begun too early: {message}, {missing}"
                     assert set(options.labels) <= set(self.engines[number].info.labels), "not where it may run"
-                    in_time = self.now + options.expected_s <= self.engines[number].ends_at
+                    in_time = self.now + options.expected_s <= self.engines[number].ends_at + 1e-9  # sums are rounded
                     assert in_time or not options.expected_s, "a task that cannot end in time"
             case ev.Command(number, message):
                 self.engines[number].called(message)

@@ -4,6 +4,7 @@ import pytest
 from brain_harness import Bench
 
 from hpc.controller import events as ev
+from hpc.controller.deaths import REPORT_WAIT_S, STATUS_WAIT_S
 from hpc.controller.fates import Fate
 from hpc.wire import messages as m
 
@@ -119,6 +120,46 @@ def test_the_rank_that_did_it_is_named_first():
     first, second = (message.left[0] for message in bench.messages(m.Engines))
     assert (first.id, first.reason, first.stderr) == (1, m.EndReason.SIGNAL, "segfault in libfoo")
     assert (second.id, second.reason, second.stderr) == (0, m.EndReason.GROUP, "")
+
+
+def test_the_words_of_a_rank_that_aborts_may_come_after_the_others_are_dead():
+    bench = bench_with_launcher(3)
+    bench.do(ev.EngineDied(2, 9))
+    (asked,) = bench.messages(m.Order)
+    bench.do(ev.ClientSaid(0, m.Answer(asked.request, ["an old line"])))
+    bench.do(ev.EngineDied(1, 9))
+    assert not bench.of(m.Engines)
+    words = "Abort(5) on node 1 (rank 1 in comm 0): application called MPI_Abort(MPI_COMM_WORLD, 5) - process 1"
+    bench.do(ev.LaunchEnded("mpirun-0", words))
+    bench.now += STATUS_WAIT_S
+    bench.do(ev.Tick())
+    first, second, *_ = (message.left[0] for message in bench.messages(m.Engines))
+    assert (first.id, first.reason) == (1, m.EndReason.MPI_ABORT)
+    assert (second.id, second.reason) == (2, m.EndReason.GROUP)
+
+
+def test_a_rank_that_says_that_it_aborts_is_named_though_others_die_first():
+    bench = bench_with_launcher(3)
+    bench.do(ev.EngineSaid(1, m.Notice(m.EndReason.MPI_ABORT)))
+    assert not bench.actions
+    bench.do(ev.EngineDied(2, 9))
+    (asked,) = bench.messages(m.Order)
+    bench.do(ev.ClientSaid(0, m.Answer(asked.request, ["an old line"])))
+    first, second, *_ = (message.left[0] for message in bench.messages(m.Engines))
+    assert (first.id, first.reason, first.stderr) == (1, m.EndReason.MPI_ABORT, "an old line")
+    assert (second.id, second.reason) == (2, m.EndReason.GROUP)
+
+
+def test_a_rank_whose_launcher_says_nothing_is_told_after_a_while():
+    bench = bench_with_launcher(3)
+    bench.do(ev.EngineDied(2, 9))
+    (asked,) = bench.messages(m.Order)
+    bench.do(ev.ClientSaid(0, m.Answer(asked.request, [])))
+    assert not bench.of(m.Engines)
+    bench.now += REPORT_WAIT_S
+    bench.do(ev.Tick())
+    (left,) = bench.messages(m.Engines)[0].left
+    assert (left.id, left.reason, left.signal) == (2, m.EndReason.SIGNAL, 9)
 
 
 @pytest.mark.parametrize(

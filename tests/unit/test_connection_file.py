@@ -261,12 +261,22 @@ def test_by_address_of_another_host_by_name():
         find("client", address=("node18.invalid", 10000))
 
 
+def test_a_file_that_others_can_read_is_named_where_no_other_fits():
+    saved()
+    path = cluster_dir("default") / "client.json"
+    path.chmod(0o644)
+    with pytest.raises(ConnectError, match=f"others can read the keys in {path}"):
+        find("client", address=("localhost", 10000))
+
+
 def test_engines_have_addresses_of_their_own():
     saved(role="engine", engine_addresses=["tcp://10.1.2.3:10001"])
     with pytest.raises(ConnectError):
-        find("engine", address=("10.1.2.3", 10000))
+        find("engine", address=("10.1.2.3", 10002))
     found = find("engine", address=("localhost", 10001))
     assert found.engine_addresses == ["tcp://localhost:10001", "tcp://10.1.2.3:10001"]
+    # The port for everybody is for engines, too.
+    assert find("engine", address=("127.0.0.1", 10000)).engine_addresses[0] == "tcp://127.0.0.1:10000"
     assert connection.advertised(found)[1] == ("10.1.2.3", 10001)
 
 

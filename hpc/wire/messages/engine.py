@@ -138,6 +138,9 @@ class Declined(Message, tag=54):
 
 
 class Notice(Message, tag=53):
-    """The allocation of the engine is about to end (WALLTIME or PREEMPTED): it is to get nothing more to do."""
+    """The engine knows its end beforehand: it is to get nothing more to do.
+
+    The allocation is about to end (WALLTIME or PREEMPTED), or user code has called MPI_Abort (MPI_ABORT).
+    """
 
     why: EndReason
