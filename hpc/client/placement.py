@@ -121,7 +121,12 @@ def operation(names: Mapping[str, Any]) -> bytes:
     numpy: Any = sys.modules.get("numpy")
     if numpy is None or any("." in name for name in names):
         return PUSH
-    return BIND if all(type(v) is numpy.ndarray and not v.dtype.hasobject for v in names.values()) else PUSH
+    plain = all(
+        # What is read-only is copied when it is unpickled, to be writable.
+        type(value) is numpy.ndarray and value.flags.writeable and not value.dtype.hasobject
+        for value in names.values()
+    )
+    return BIND if plain else PUSH
 
 
 def pull(

@@ -6,7 +6,7 @@ import socket
 import numpy as np
 import pytest
 
-from hpc.client.calls import BIND, PUSH
+from hpc.client.calls import BIND, PUSH, dump_call
 from hpc.client.placement import operation
 from hpc.controller.parcel import SegmentParcel
 from hpc.dataplane import handover, segments
@@ -17,6 +17,7 @@ from hpc.engine.namespace import Namespace
 from hpc.transport import shared
 from hpc.transport.shared import LATE, SharedFrame
 from hpc.transport.unix import UnixConnection
+from hpc.wire import objects
 
 NBYTES = 1 << 20
 
@@ -176,10 +177,38 @@ def test_what_is_there_is_bound_at_once(late):
         ({"a": np.array([None])}, PUSH),
         ({"a": np.ma.ones(3)}, PUSH),
         ({"a": os}, PUSH),
+        ({"a": np.broadcast_to(np.ones(1), (3, 3))}, PUSH),
+        ({"a": np.frombuffer(bytes(8))}, PUSH),
     ],
 )
 def test_only_what_is_unpickled_without_a_look_at_its_bytes(names, expected):
     assert operation(names) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(60_000.0),
+        np.asfortranarray(np.arange(60_000.0).reshape(6, -1)),
+        np.arange(120_000.0).reshape(6, -1)[:, ::2],
+        np.arange(60_000)[::-1],
+        np.arange(60_000).reshape(2, 3, -1).transpose(2, 0, 1),
+        np.arange(60_000).astype("M8[s]"),
+        np.arange(60_000).astype("S8"),
+        np.ones(60_000, [("a", "i2"), ("b", "f8")]),
+    ],
+    ids=["C", "F", "strided", "negative", "transposed", "dates", "bytes", "records"],
+)
+def test_what_may_be_late_is_not_looked_at_by_unpickling(value):
+    assert operation({"a": value}) == BIND
+    head, *buffers = dump_call(({"a": value},), {})
+    empty = [memoryview(bytearray(memoryview(buffer).nbytes)) for buffer in buffers]
+    assert empty
+    (names,), _ = objects.loads([head, *empty])
+    for late, buffer in zip(empty, buffers, strict=True):
+        late[:] = memoryview(buffer).cast("B")
+    assert names["a"].dtype == value.dtype
+    assert np.array_equal(names["a"], value)
 
 
 def test_nothing_is_late_unless_asked_for(outgoing):
