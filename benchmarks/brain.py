@@ -106,6 +106,15 @@ def lone(world: World, n_events: int) -> float:
     return world.microseconds()
 
 
+def burst(world: World, n_events: int) -> float:
+    """Have a single task come for every idle engine before the first of them ends."""
+    world.start_clock()
+    while world.events < n_events:
+        world.feed([world.submit(1) for _ in range(world.engines)])
+        world.feed(world.results(0.0, world.engines))
+    return world.microseconds()
+
+
 def direct(world: World, n_events: int) -> float:
     """Have single tasks come for one engine each, behind many others."""
     n, depth = world.engines, max(2, 200_000 // world.engines)
@@ -164,6 +173,7 @@ CASES: dict[str, tuple[Callable[[World, int], float], int]] = {
     "brain: result in, next task out": (balanced, 40_000),
     "brain: the same in pieces": (pieces, 8_000),
     "brain: lone task, submit or result": (lone, 40_000),
+    "brain: a task for each idle engine, submit or result": (burst, 40_000),
     "brain: direct task, submit or result": (direct, 40_000),
     "brain: stealing": (stealing, 10_000),
     "brain: engine lost or come": (losses, 6_000),

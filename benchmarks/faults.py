@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hpc
-from benchmarks import ours
+from benchmarks import engine_faults, ours
 from benchmarks.harness import Row, under
 from benchmarks.work import sleep
 
@@ -32,6 +32,7 @@ def measure(quick: bool = False) -> list[Row]:
         rows.append(under(f"fault: {name}", "s", statistics.median(found), limit_s))
     rows.append(under("fault: a rank is killed (3 ranks)", "s", rank_killed(), 10.0))
     rows.append(under("fault: a client is killed (the controller forgets it)", "s", client_killed(), 3.0))
+    rows += engine_faults.measure()
     if not quick:
         rows += network()
     return rows

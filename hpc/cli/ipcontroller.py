@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from hpc.cli.loglevel import log_level
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hpc", prog_name="ipcontroller")
@@ -15,13 +17,7 @@ import click
 )
 @click.option("--engine-port", type=click.IntRange(0, 65535), help="A second port, for engines only.")
 @click.option("--name", default="", help="Name of the cluster.  [default: default, or the next free one]")
-@click.option(
-    "--log-level",
-    type=click.Choice(("debug", "info", "warning", "error")),
-    default="info",
-    show_default=True,
-    help="How much to log, on stderr.",
-)
+@log_level("How much to log, on stderr.")
 def main(ip: str, port: int, engine_port: int | None, name: str, log_level: str) -> None:
     """Run a controller; engines and clients come to it, in any order, until Ctrl-C.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from hpc.cli.loglevel import log_level
 from hpc.engine.start import DEFAULT_PORT, LEASE_S, WAIT_S, EngineOptions, run_engine
 
 # What a task left running (threads that are no daemons, slow exit handlers) may hold up the end for this long.
@@ -42,13 +43,7 @@ EXIT_S = 2.0
 @click.option(
     "--lease", "lease_s", type=float, default=LEASE_S, show_default=True, help="Seconds to go on without one later."
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(("debug", "info", "warning", "error")),
-    default="info",
-    show_default=True,
-    help="How much to log, on stderr.",
-)
+@log_level("How much to log, on stderr.")
 def main(**options: Any) -> None:
     """Run an engine: a live Python that a controller sends work to, until Ctrl-C or until it is shut down.
 

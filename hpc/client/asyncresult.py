@@ -110,7 +110,7 @@ class AsyncResult(Facts, Future[Any]):
             hook = self._hooks.pop(0)
             try:
                 hook(self)
-            except Exception:
+            except Exception:  # it is nobody's here: logged, as futures do, and the others are called all the same
                 log.exception("a callback of %r raised", self)
 
     # ------------------------------------------------------------ waiting

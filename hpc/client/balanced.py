@@ -40,6 +40,9 @@ class LoadBalancedView(View):
         The engines that may be used; None for all, also those that come later.
     priority : float
         Tasks of higher priority go first among those of this client; 0 by default.
+    share : float
+        How much of the engines' time this client gets while its tasks of this view are next and other clients wait
+        too, compared with 1 of each of those; from 0.01 to 100, 1 by default.
     retries : int
         How often a task that failed, or whose engine was lost, is tried again; on another engine if one is idle.
     timeout : float or None
@@ -86,6 +89,7 @@ class LoadBalancedView(View):
     retries = Flag(0, flags.count, "How often a task is tried again.")
     expected_s = Flag(0.0, flags.seconds, "The seconds that a task takes; 0 if that is not known.")
     priority = Flag(0.0, flags.number, "Tasks of higher priority go first among those of this client.")
+    share = Flag(1.0, flags.share, "This client's part of the engines' time, compared with 1 of others that wait.")
     timeout = Flag(None, flags.limit, "Seconds that a task may wait for what it depends on; None for ever.")
     run_timeout = Flag(None, flags.limit, "Seconds that a task may run; None for ever.")
     labels = Flag((), flags.names, "Only engines that have all of these labels are used.")
@@ -129,6 +133,7 @@ class LoadBalancedView(View):
             None if follow is None else follow.to_message(link),
             self._ranks,
             self._everyone,
+            self.share,
         )
 
     @property

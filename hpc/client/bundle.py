@@ -4,6 +4,7 @@ A bundle is registered before it is sent. ``deliver`` is called under the lock o
 the same tasks (after an interrupted receive the controller sends again): the second time changes nothing.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hpc.client.outcome import Loss, Reply
@@ -103,7 +104,7 @@ class Taker(Protocol):
         ...
 
 
-class Bundle:
+class Bundle(ABC):
     """Base of both: tasks ``first`` to ``first + count - 1``, of which ``left`` have not ended."""
 
     __slots__ = ("count", "first", "forced", "left", "placement", "weight")
@@ -116,21 +117,20 @@ class Bundle:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.first}+{self.count}, {self.left} left>"
 
+    @abstractmethod
     def deliver(self, start: int, stop: int, outcome: Reply | Loss, index: int) -> None:
         """Hand over how tasks [start, stop) ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hear(self, offset: int, number: int, stream: str, text: str) -> None:
         """Hand over a piece of output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def heard(self, offset: int) -> int:
         """Return how many pieces of output of a task came."""
-        raise NotImplementedError
 
-    def stall(self, error: BaseException | None) -> None:
+    def stall(self, error: BaseException | None) -> None:  # noqa: B027 - not everybody has somebody to tell
         """Hand over why tasks cannot end by themselves."""
-        raise NotImplementedError
 
 
 class CallsBundle(Bundle):

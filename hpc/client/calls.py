@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from hpc.client.link import Link
     from hpc.wire.functions import FunctionBlob
 
-_PLAIN = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, NotImplementedError)
+
+class _ArrayError(Exception):
+    """Plain pickle has met a large buffer."""
+
+
+# What plain pickle may say of what it cannot take, or what user code may raise when it is pickled.
+_PLAIN = (pickle.PicklingError, TypeError, AttributeError, ValueError, RecursionError, NotImplementedError, _ArrayError)
 
 # Of these only the contents tell; what is pushed is a dict.
 _PERHAPS_LARGE = frozenset((dict, bytes, bytearray, memoryview))
@@ -58,7 +64,7 @@ def _dumps(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:
 
 
 def _stop(_buffer: pickle.PickleBuffer) -> bool:
-    raise NotImplementedError("there is an array")
+    raise _ArrayError
 
 
 @functools.cache

@@ -20,33 +20,16 @@ class Facts:
     _link: "Link"
     _submitted: float
 
-    # What a result has to give.
+    if TYPE_CHECKING:  # what results have, and this base asks for
 
-    def done(self) -> bool:
-        """Say whether all tasks have ended."""
-        raise NotImplementedError
-
-    def wait(self, timeout: float | None = None, return_when: str | None = None) -> Any:
-        """Wait until all tasks have ended."""
-        raise NotImplementedError
-
-    def __getitem__(self, key: int | slice | str) -> Any:
-        raise NotImplementedError
-
-    def _numbers(self) -> list[int]:
-        raise NotImplementedError
-
-    def _slots(self) -> "Iterator[tuple[int, Outcome | None, int]]":
-        raise NotImplementedError
-
-    def _one_or_all(self, values: list[Any]) -> Any:
-        raise NotImplementedError
-
-    def _route(self, outcome: "Outcome | None") -> str:
-        raise NotImplementedError
-
-    def _printed(self, task: int, outcome: "Outcome | None", index: int, stream: str) -> str:
-        raise NotImplementedError
+        def done(self) -> bool: ...  # noqa: D102
+        def wait(self, timeout: float | None = None, return_when: str | None = None) -> Any: ...  # noqa: D102
+        def __getitem__(self, key: int | slice | str) -> Any: ...
+        def _numbers(self) -> list[int]: ...
+        def _slots(self) -> Iterator[tuple[int, Outcome | None, int]]: ...
+        def _one_or_all(self, values: list[Any]) -> Any: ...
+        def _route(self, outcome: Outcome | None) -> str: ...
+        def _printed(self, task: int, outcome: Outcome | None, index: int, stream: str) -> str: ...
 
     # ------------------------------------------------------------ by task
 

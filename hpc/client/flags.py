@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.dependency import Dependency
+from hpc.wire import messages as m
 
 if TYPE_CHECKING:
     from hpc.client.balanced import LoadBalancedView
@@ -46,6 +47,14 @@ def number(name: str, value: Any) -> float:
     found = float(value)
     if not math.isfinite(found):
         raise ValueError(f"{name} must be a finite number: {value}")
+    return found
+
+
+def share(name: str, value: Any) -> float:
+    """Check a share of the engines."""
+    found = float(value)
+    if not m.SMALLEST_SHARE <= found <= m.LARGEST_SHARE:
+        raise ValueError(f"{name} must be from {m.SMALLEST_SHARE:g} to {m.LARGEST_SHARE:g}, 1 as usual: {value}")
     return found
 
 

@@ -216,5 +216,5 @@ class Inbox:
                 return
             try:
                 call()
-            except Exception:
+            except Exception:  # whoever waits for another result must not get this, nor may the receiver end of it
                 log.exception("a callback raised")

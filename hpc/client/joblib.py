@@ -31,8 +31,8 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
 
     Parameters
     ----------
-    view : LoadBalancedView, optional
-        Where; by default any engine of this user's newest cluster.
+    view : LoadBalancedView or callable, optional
+        Where, or what makes that view; by default any engine of this user's newest cluster.
     """
 
     default_n_jobs = -1  # who names this backend means all engines
@@ -40,9 +40,9 @@ class HpcBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc] 
     supports_return_generator = True
     supports_timeout = True
 
-    def __init__(self, view: LoadBalancedView | None = None, **options: Any) -> None:
+    def __init__(self, view: LoadBalancedView | Callable[[], LoadBalancedView] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self._view = view
+        self._view = view() if callable(view) else view
         self._pool: ViewExecutor | None = None
         self._under_way: weakref.WeakSet[AsyncResult] = weakref.WeakSet()
 
@@ -139,7 +139,9 @@ def _call(batch: Callable[[], Any]) -> Any:
     return batch()
 
 
-def register(name: str = NAME, view: LoadBalancedView | None = None, default: bool = False) -> None:
+def register(
+    name: str = NAME, view: LoadBalancedView | Callable[[], LoadBalancedView] | None = None, default: bool = False
+) -> None:
     """Make a backend of that name known to joblib, which runs on that view, or on the newest cluster of this user."""
     factory = HpcBackend if view is None else partial(HpcBackend, view)
     register_parallel_backend(name, factory, make_default=default)

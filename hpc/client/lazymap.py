@@ -50,7 +50,7 @@ class LazyMap(Iterator[Any]):
         result = self._next_result()
         try:
             return result.get(return_exceptions=self._return_exceptions)
-        except Exception:
+        except Exception:  # whatever the task raised ends the map, and goes on to the caller
             self.cancel()
             self._under_way.clear()
             raise

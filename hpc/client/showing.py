@@ -41,21 +41,22 @@ def display(result: "AsyncResult", groupby: str = "type") -> None:
         rows.append((engine, {stream: result._printed(task, outcome, index, stream) for stream in STREAMS}))
     if result._is_one():
         for stream in STREAMS:
-            _print(rows[0][1][stream], "", stream)
+            print_headed(rows[0][1][stream], "", stream)
         return
     if groupby == "engine":
         rows.sort(key=lambda row: row[0])
     if groupby == "type":
         for stream in STREAMS:
             for engine, texts in rows:
-                _print(texts[stream], f"[{stream}:{_who(result, engine)}]", stream)
+                print_headed(texts[stream], f"[{stream}:{_who(result, engine)}]", stream)
         return
     for engine, texts in rows:
         for stream in STREAMS:
-            _print(texts[stream], f"[{stream}:{_who(result, engine)}]", stream)
+            print_headed(texts[stream], f"[{stream}:{_who(result, engine)}]", stream)
 
 
-def _print(text: str, heading: str, stream: str) -> None:
+def print_headed(text: str, heading: str, stream: str) -> None:
+    """Print text where its stream is here, on the line of its heading if it is one short line itself."""
     if text.strip():
         file = _file(stream)
         if heading:

@@ -39,6 +39,15 @@ WORTH_STEALING_S: Final = 0.002
 STUCK_S: Final = 0.005
 
 
+def latest(shelf: "dict[int, Seat]") -> "Seat":
+    """Return the seat that was filed last, which stays where it is. The shelf must not be empty."""
+    # To look from either end would walk over the gaps of all that were taken out there since the dictionary last grew:
+    # as many as there are engines, in a burst of work for idle ones. `popitem` closes them as it goes.
+    number, seat = shelf.popitem()
+    shelf[number] = seat
+    return seat
+
+
 class Seat:
     """One engine's place in one pool: how many unfinished tasks of the pool it holds, and where it is filed."""
 
@@ -69,12 +78,14 @@ class Seat:
 class Line:
     """The waiting parts of one client in one pool: ``parts`` are those of the highest priority that there is."""
 
-    __slots__ = ("client", "lower", "parts", "priority")
+    __slots__ = ("client", "credit", "lower", "parts", "priority")
 
     def __init__(self, client: "Client", priority: float) -> None:
         self.client = client
         self.parts: deque[Part] = deque()
         self.priority = priority
+        # How many pieces may go when it has its turn; whoever is alone needs none (`Pool.take`).
+        self.credit = 0.0
         # The parts of lower priorities, the highest of them last.
         self.lower: list[tuple[float, deque[Part]]] = []
 
@@ -111,7 +122,8 @@ class Line:
 class Pool:
     """Engines that may take the same load-balanced work, and the work that waits for them.
 
-    Clients take turns, a piece each; pieces take about the same time, so each client gets about the same share.
+    Clients take turns, a piece each; pieces take about the same time, so each client gets about the same share. With
+    other shares than 1 it is that many pieces a turn, or one in several turns.
     """
 
     def __init__(self, eligible: frozenset[int] | None, needs_s: float = 0.0, demand: Demand | None = None) -> None:
@@ -212,8 +224,17 @@ class Pool:
             while parts and parts[0].start == parts[0].stop:
                 parts.popleft()
             if parts:
-                break
-            if not line.descend():
+                if len(turns) == 1:
+                    line.credit = 0.0
+                    break
+                if line.credit < 1.0:
+                    line.credit += parts[0].bundle.share
+                # Shares are bounded below, so that a piece costs a bounded number of turns.
+                if line.credit >= 1.0:
+                    line.credit -= 1.0
+                    break
+                turns.rotate(-1)
+            elif not line.descend():
                 self._delist(line)
         part = parts[0]
         length = part.stop - part.start
@@ -221,13 +242,13 @@ class Pool:
         if n < length:
             piece = Part(part.bundle, part.start, part.start + n)
             part.start += n
-            if len(turns) > 1:
+            if line.credit < 1.0:
                 turns.rotate(-1)
         else:
             n, piece = length, parts.popleft()
             if not parts and not (line.lower and line.descend()):
                 self._delist(line)
-            elif len(turns) > 1:
+            elif line.credit < 1.0:
                 turns.rotate(-1)
         self.waiting -= n
         return piece
@@ -275,4 +296,4 @@ class Pool:
         """Return a seat that holds (within a factor of two) the most that can be stolen."""
         if not self.mask:
             return None
-        return next(iter(self.buckets[self.mask.bit_length() - 1].values()))
+        return latest(self.buckets[self.mask.bit_length() - 1])

@@ -12,6 +12,7 @@ from hpc.controller import (
     dependencies,
     fairness,
     feeding,
+    hearing,
     patience,
     requests,
     sending,
@@ -256,12 +257,9 @@ class Brain:
             said(engine, event.message, event.frames, now)
 
     def _output(self, engine: Engine, output: m.Output, frames: ev.Frames, now: float) -> None:
-        if output.client in self.clients:
-            bundle = self.clients[output.client].bundles.get(output.first)
-            if bundle is not None and bundle.retries:
-                bundle.heard(output.offset, output.number + 1)
-            passed_on = m.Output(engine.id, output.first, output.offset, output.number, output.stream, output.text)
-            self.out.append(ev.Tell(output.client, passed_on))
+        client = self.clients.get(output.client)
+        if client is not None and (told := hearing.passed_on(self.registry, client, engine, output)) is not None:
+            self.out.append(told)
 
     def _revoked(self, engine: Engine, revoked: m.Revoked, frames: ev.Frames, now: float) -> None:
         self.queues.revoked(engine, revoked, now)

@@ -62,6 +62,7 @@ class Bundle:
 
     __slots__ = (
         "aborts",
+        "allocations",
         "awaits",
         "body",
         "client",
@@ -86,6 +87,7 @@ class Bundle:
         "ranks",
         "retries",
         "route",
+        "share",
         "since",
         "terms",
         "tries",
@@ -115,9 +117,9 @@ class Bundle:
         self.everyone = options is not None and options.everyone
         self.terms: m.Terms | None = None
         if options is None:
-            self.retries, self.priority, self.declared_s = 0, 0.0, 0.0
+            self.retries, self.priority, self.share, self.declared_s = 0, 0.0, 1.0, 0.0
         else:
-            self.retries, self.priority = options.retries, options.priority
+            self.retries, self.priority, self.share = options.retries, options.priority, options.share
             # What a task takes, as the client says; 0 if it says nothing.
             self.declared_s = options.expected_s
             if options.run_timeout_s or options.condition:
@@ -132,7 +134,9 @@ class Bundle:
         self.pool: Pool | None = None
         self.parts: set[Part] = set()
         self.aborts: list[tuple[int, int]] = []
+        # How often a task was tried in vain, and how many allocations have ended under it.
         self.tries: dict[int, int] = {}
+        self.allocations: dict[int, int] | None = None
 
     def __repr__(self) -> str:
         where = "load-balanced" if self.pool is not None else "direct"

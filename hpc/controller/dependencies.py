@@ -124,6 +124,8 @@ def check(submit: m.Submit) -> None:
         or not 0 <= options.run_timeout_s < math.inf
     ):
         raise ProtocolError("priority, timeout_s or run_timeout_s is not a number that can be used")
+    if not m.SMALLEST_SHARE <= options.share <= m.LARGEST_SHARE:
+        raise ProtocolError(f"a share of {options.share} is not from {m.SMALLEST_SHARE} to {m.LARGEST_SHARE}")
     for after in (options.after, options.follow):
         if after is None:
             continue

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from hpc.controller import conditions
+from hpc.controller import conditions, retries
 from hpc.controller.bundles import Part
 from hpc.controller.engines import Engine, Farewell, Group, Registry
 from hpc.controller.events import Action, Admit, Announce, Command, Dropped, Reject, Send
@@ -232,10 +232,7 @@ class Membership:
 
     def _lost_task(self, part: Part, end: m.End, text: str) -> None:
         bundle, offset = part.bundle, part.start
-        tries = bundle.tries.get(offset, 0)
-        if tries < bundle.retries:
-            # A task for which no allocation is long enough must come to an end; preemption says nothing about the task.
-            bundle.tries[offset] = tries + (end.reason is not m.EndReason.PREEMPTED)
+        if retries.permit(bundle, offset, end.reason):
             self.queues.back_to_queue(bundle, offset, offset + 1, None)
         else:
             self.queues.end(bundle, offset, offset + 1, end.reason, text, end=end)

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Final
 
 from hpc.controller import conditions, dependencies, fairness, feeding, retries, stealing
-from hpc.controller.balance import UNKNOWN_S, Pool, Seat
+from hpc.controller.balance import UNKNOWN_S, Pool, Seat, latest
 from hpc.controller.bundles import Bundle, Part
 from hpc.controller.demands import demand_of
 from hpc.controller.engines import WINDOW, Engine, Recall, Registry, Shelf
@@ -113,7 +113,7 @@ class Queues:
             shelf = pool.idle or pool.lean
             if not shelf:
                 return
-            self._serve(shelf[next(reversed(shelf))])
+            self._serve(latest(shelf))
         if pool.idle and pool.mask:
             stealing.steal(self, pool, now)
 

@@ -1,6 +1,6 @@
 """Tasks that failed and may be tried again: their results go no further, and they are queued anew."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hpc.controller import conditions
 from hpc.controller.bundles import Bundle
@@ -13,6 +13,9 @@ from hpc.wire import messages as m
 if TYPE_CHECKING:
     from hpc.controller.queues import Queues
 
+# Ends of allocations say nothing about the task. But one for which no allocation is long enough must come to an end.
+MAX_ALLOCATIONS: Final = 100
+
 
 class Tried(NamedTuple):
     """Results divided into messages of what stands, with their frames, and the tasks that are to be tried again.
@@ -22,6 +25,18 @@ class Tried(NamedTuple):
 
     standing: list[tuple[m.Results, Frames]]
     again: list[tuple[int, int]]
+
+
+def permit(bundle: Bundle, offset: int, why: m.EndReason) -> bool:
+    """Take note that a task was lost with its engine; say whether it may be run again."""
+    if why is m.EndReason.PREEMPTED:
+        return bundle.retries > 0
+    if why is m.EndReason.WALLTIME:
+        bundle.allocations = bundle.allocations or {}
+        n = bundle.allocations[offset] = bundle.allocations.get(offset, 0) + 1
+        return bundle.retries > 0 and n < MAX_ALLOCATIONS
+    tries = bundle.tries[offset] = bundle.tries.get(offset, 0) + 1
+    return tries <= bundle.retries
 
 
 def sift(bundle: Bundle, message: m.Results, frames: Frames) -> Tried | None:
@@ -65,6 +80,9 @@ def try_again(queues: "Queues", bundle: Bundle, engine: Engine, tried: Tried, no
         bundle.tries[offset] = bundle.tries.get(offset, 0) + 1
         if n_outputs:
             bundle.heard(offset, n_outputs)
+            # Some of it may still be on its way.
+            task = bundle.first + offset
+            bundle.client.past.places.append((task, task + 1, engine.id))
         queues.back_to_queue(bundle, offset, offset + 1, None)
     for message, frames in tried.standing:
         queues.deliver(engine, bundle, message, frames)

@@ -136,7 +136,7 @@ class Control(threading.Thread):
                 self._place.interrupts.leave("SIGTERM")
 
     def _timeout_s(self) -> float | None:
-        """Return when the next thing is due; None disarms: somebody has to ring the bell then."""
+        """Return when the next thing is due, and note for the main thread whether it has to ring the bell before."""
         ledger, capture, now = self._place.ledger, self._place.capture, time.time()
         due, flush_s = [], FLUSH_FACTOR * ledger.hold_s
         with ledger.lock:
@@ -149,14 +149,15 @@ class Control(threading.Thread):
             if ledger.limit_s:
                 # After that the task has been interrupted, and this is a look at whether another one runs.
                 due.append(max(ledger.running_since + ledger.limit_s - now, REPEAT_S if self._is_overdue(now) else 0.0))
-            if capture and capture.active and self._may_stream():
+            ledger.listening = bool(capture) and capture.active and self._may_stream()
+            if ledger.listening:
                 due.append(
                     max(ledger.running_since, self._streamed_at) + STREAM_S - now if not capture.crowded else 0.0
                 )
-            if not due and ledger.runs == self._runs:
-                ledger.armed = False
-            elif not due:
+            if not due and ledger.runs != self._runs:
                 due.append(LINGER_S)
+            # A limit, or text, may be due much later than a result that is held from now on.
+            ledger.armed = bool(due) and min(due) <= flush_s
             self._runs = ledger.runs
         if self._departure.end < math.inf and self._departure.step is not Step.OVER:
             due.append(min(self._departure.wait_s(now), LONGEST_REST_S))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpc.engine.namespace import Namespace
-from hpc.transport.shared import LATE, Handle, SharedFrame
+from hpc.transport.shared import LATE, Handle, SharedFrame, memory_of
 
 log = logging.getLogger("hpc.engine")
 
@@ -56,4 +56,4 @@ class Late:
 def _early(frame: SharedFrame) -> Any:
     if not frame.handle.flags & LATE:
         return frame
-    return frame.handle.early_view()[frame.offset : frame.offset + frame.nbytes]
+    return memory_of(lambda: frame.handle.early_view()[frame.offset : frame.offset + frame.nbytes], frame.nbytes)

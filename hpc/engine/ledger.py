@@ -78,7 +78,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.armed = False  # the control thread has a time-out set
+        self.armed = False  # the control thread looks soon enough for results that are held
+        self.listening = False  # it looks soon enough for what is printed
         self.runs = 0
         self.hold_s = 0.001
         self.held: list[Segment] = []

@@ -62,7 +62,7 @@ class SpanRunner:
             part = ledger.claim_slice(n, items, run.start, started)
             if part is None:
                 return
-            if n > 1 and not ledger.armed:
+            if (n > 1 or ledger.held) and not ledger.armed:
                 place.wake()
             ended, n_done = self._run_slice(part, function, [other[part.base - run.start :] for other in others])
             if interrupts.interrupted:

@@ -160,7 +160,7 @@ def _serve(options: EngineOptions, membership: Any) -> int:
         bell.ring()
 
     def printed() -> None:
-        if not ledger.armed or capture.crowded:
+        if not (ledger.armed or ledger.listening) or capture.crowded:
             wake()
 
     capture = Capture((sys.stdout, sys.stderr), printed)

@@ -17,8 +17,10 @@ def load_ipython_extension(shell: Any) -> None:
     activate(None, shell=shell)
 
 
-def activate(view: "DirectView | None", suffix: str = "", *, shell: Any = None) -> "ParallelMagics":
-    """Have ``%px``, with a suffix if given (``%pxgpu``), work on a view.
+def activate(
+    view: "DirectView | None", suffix: str = "", *, shell: Any = None, kind: "type[ParallelMagics] | None" = None
+) -> "ParallelMagics":
+    """Have ``%px``, with a suffix if given (``%pxgpu``), work on a view; ``kind`` may be a class of another manner.
 
     Raises
     ------
@@ -32,6 +34,6 @@ def activate(view: "DirectView | None", suffix: str = "", *, shell: Any = None) 
     shell = shell or get_ipython()
     if shell is None:
         raise RuntimeError("magics are for IPython: start 'ipython' or a notebook, or use view.execute() here")
-    magics = ParallelMagics(shell, view, suffix)
+    magics = (kind or ParallelMagics)(shell, view, suffix)
     magics.register()
     return magics

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
@@ -153,23 +154,34 @@ class ParallelMagics:
         return self._finish(result, options, stream=options.stream is not False)
 
     def _finish(self, result: "AsyncResult", options: argparse.Namespace, stream: bool) -> None:
+        interrupted = False
         try:
-            if stream:
-                with result.stream_output():
-                    self._wait(result, options)
-            else:
+            with result.stream_output() if stream else nullcontext():
                 self._wait(result, options)
-                display(result, options.groupby)
         except KeyboardInterrupt:
             if options.signal_on_interrupt == "0":
                 raise
-            print("interrupting the engines ...")
+            interrupted = True
+            self._say_interrupted(options)
             self.view.client[getattr(result, "targets", None) or [result.engine_id]].interrupt()
             if not result.wait(INTERRUPT_S):
                 print(f"not all engines have come back within {INTERRUPT_S:g} s: Python cannot leave what they are in")
                 raise
+        self._show(result, options, stream)
+        self._raise(result, interrupted)
+
+    def _say_interrupted(self, options: argparse.Namespace) -> None:
+        print("interrupting the engines ...")
+
+    def _show(self, result: "AsyncResult", options: argparse.Namespace, streamed: bool) -> None:
+        """Show what the engines printed, unless that was done as it came, and what they displayed."""
+        if not streamed:
+            display(result, options.groupby)
         show(result)
-        result.get()  # raises what the engines have raised
+
+    def _raise(self, result: "AsyncResult", interrupted: bool) -> None:
+        """Raise what the engines have raised."""
+        result.get()
 
     def _wait(self, result: "AsyncResult", options: argparse.Namespace) -> None:
         began = time.monotonic()

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from hpc.errors import ProtocolError
 from hpc.transport import pieces
+from hpc.wire.absent import absent
 
 # In the table of lengths: this frame is shared, and a descriptor stands in its place.
 FLAG: Final = 1 << 63
@@ -71,11 +72,12 @@ class Mapping(mmap.mmap):
 class Handle:
     """A segment as it travels: ``extent`` bytes from its beginning are of interest."""
 
-    __slots__ = ("_view", "extent", "flags", "memory", "token")
+    __slots__ = ("_missing", "_view", "extent", "flags", "memory", "token")
 
     def __init__(self, memory: Descriptor, token: Descriptor, extent: int, flags: int = 0) -> None:
         self.memory, self.token, self.extent, self.flags = memory, token, extent, flags
         self._view: memoryview | None = None
+        self._missing = ""
 
     def __repr__(self) -> str:
         names = {WRITABLE: ", writable", PIECES: ", in pieces", LATE: ", late"}
@@ -97,7 +99,11 @@ class Handle:
         ------
         ProtocolError
             The segment is shorter than was said.
+        MemoryError
+            There is no room for them.
         """
+        if self._missing:
+            raise MemoryError(self._missing)
         if self._view is None:
             self._check()
             if self.flags & PIECES:
@@ -133,9 +139,16 @@ class Handle:
         from hpc.transport.framing import allocate
 
         nbytes = min(self.extent, pieces.WINDOW_NBYTES)
-        window = mmap.mmap(self.memory.fd, nbytes, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
-        arrival = pieces.Arrival(self.extent, memoryview(window), allocate, self._own)
-        return pieces.receive(pieces.Voice(self.token.fd), arrival, patience_s)
+        voice = pieces.Voice(self.token.fd)
+        try:
+            window = mmap.mmap(self.memory.fd, nbytes, mmap.MAP_SHARED | _POPULATE, mmap.PROT_READ)
+            arrival = pieces.Arrival(self.extent, memoryview(window), allocate, self._own)
+            return pieces.receive(voice, arrival, patience_s)
+        except (MemoryError, OSError, ProtocolError) as error:
+            self._missing = f"no memory for {self.extent} bytes: {error}"  # and they come only once
+            with contextlib.suppress(OSError):
+                voice.end()  # the sender is not to wait
+            raise MemoryError(self._missing) from None
 
     def _map(self) -> memoryview:
         mapping = map_file(Mapping, self.memory.fd, self.extent, shared=False)
@@ -193,9 +206,19 @@ class SharedFrame:
 def mapped(frames: Iterable[Any]) -> list[Any]:
     """Return frames as a peer gets them: shared ones as memory, unless they are there to be written to, or late."""
     return [
-        frame.view() if type(frame) is SharedFrame and not frame.handle.flags & (WRITABLE | LATE) else frame
+        memory_of(frame.view, frame.nbytes)
+        if type(frame) is SharedFrame and not frame.handle.flags & (WRITABLE | LATE)
+        else frame
         for frame in frames
     ]
+
+
+def memory_of(view: Callable[[], memoryview], nbytes: int) -> Any:
+    """Return what a call gives, or what stands for a frame of that size for which there is no room."""
+    try:
+        return view()
+    except MemoryError:
+        return absent(nbytes)  # the connection is not to end with it
 
 
 def is_mapped(frame: Any) -> bool:

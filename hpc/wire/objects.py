@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hpc.errors import SerializationError
-from hpc.wire import arrays, gaps, lastresort
+from hpc.wire import absent, arrays, gaps, lastresort
 from hpc.wire.session import Frame
 
 OUT_OF_BAND_NBYTES: Final = arrays.OUT_OF_BAND_NBYTES
@@ -110,8 +110,15 @@ def loads(frames: Sequence[Frame]) -> Any:
     """Return the object that the frames hold; arrays are views of the frames' memory, and writable.
 
     Functions and classes of the sender's ``__main__`` get this process's ``__main__`` as their globals.
+
+    Raises
+    ------
+    MemoryError
+        There was no memory for one of the frames when it arrived.
     """
     payload = frames[0]
+    if len(frames) > 1 or not payload:
+        absent.check(frames)
     if payload[:1] == gaps.MARK:
         source, buffers = gaps.fill(frames)
         return _Unpickler(source, buffers=buffers).load()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import Processes, processes  # noqa: F401 - for all tests here
+from tests.system.conftest import Processes, processes, scheduler  # noqa: F401 - for all tests here
 
 from .network import Network, missing
 

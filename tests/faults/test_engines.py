@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import hpc
-from hpc.errors import CompositeError, EngineLost, SerializationError
+from hpc.errors import CompositeError, EngineLost, RemoteError, SerializationError
 from tests.system.conftest import Processes, cli, engines_of, needs_mpi, status, wait_until
 
 from .table import fault
@@ -118,6 +118,41 @@ def test_exits(rc: hpc.RemoteController) -> None:
     with pytest.raises(EngineLost, match="status 3"):
         rc[2].apply_sync(os._exit, 3)
     goes_on(rc, 0, 1)
+
+
+@fault("a task calls sys.exit", "it fails as what it is; the engine goes on")
+def test_sys_exit(rc: hpc.RemoteController) -> None:
+    with pytest.raises(RemoteError) as caught:
+        rc[2].apply_sync(sys.exit, 3)
+    assert caught.value.ename == "SystemExit"
+    goes_on(rc, 0, 1, 2)
+
+
+def monster() -> Any:
+    """Return what refuses to be pickled in the rudest way."""
+
+    class Monster:
+        def __reduce__(self) -> "Any":
+            raise SystemExit("not me")
+
+    return Monster()
+
+
+def abyss() -> Any:
+    """Return what is nested too deeply to be pickled."""
+    nested: list[Any] = []
+    for _ in range(1_000_000):
+        nested = [nested]
+    return nested
+
+
+@fault("a result is a monster", "so deep, or so rude, that pickling breaks: the task fails; the engine goes on")
+def test_monster(rc: hpc.RemoteController) -> None:
+    with pytest.raises(RemoteError, match="not me"):
+        rc[0].apply_sync(monster)
+    with pytest.raises(SerializationError):
+        rc[0].apply_sync(abyss)
+    goes_on(rc, 0)
 
 
 @fault("a result cannot be pickled", "the task fails with an error that names it; the engine goes on")

@@ -175,3 +175,37 @@ def test_a_gigabyte_of_text(processes: Processes, stopped: bool) -> None:
     assert memory(controller) - before < 300 * MIB
     assert all(memory(engine) < 200 * MIB for engine in engines)
     end(processes)
+
+
+NARROW = """
+import hpc, pathlib, resource
+def narrow(room):
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + room, resource.RLIM_INFINITY))
+rc = hpc.connect()
+def ask(engine, call, *args):
+    try:
+        print(len(rc[engine].apply_sync(call, *args)), flush=True)
+    except Exception as error:
+        print(type(error).__name__, "no memory" in str(error), flush=True)
+    print(rc[:].apply_sync(abs, -1), flush=True)
+rc[0].apply_sync(narrow, 200 << 20)
+ask(0, bytes.upper, b"x" * (300 << 20))
+narrow(100 << 20)
+ask(1, bytes, 150 << 20)
+"""
+
+
+@fault("a result, or an argument, is larger than memory", "it fails and says so; client and engine go on, and others")
+def test_larger_than_memory(processes: Processes) -> None:
+    start(2)
+    client = processes.spawn(sys.executable, "-c", NARROW)
+    assert client.stdout is not None
+    assert client.stdout.readline() == "MemoryError True\n"
+    assert client.stdout.readline() == "[1, 1]\n"
+    assert client.stdout.readline() == "SerializationError True\n"
+    assert client.stdout.readline() == "[1, 1]\n"
+    client.wait(20)
+    rc = hpc.connect()
+    assert serves(rc, 1) < 2
+    end(processes, rc)

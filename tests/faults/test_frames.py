@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from hpc.errors import ConnectError
 from hpc.security import connection
-from hpc.transport import connect, framing, new_keypair
+from hpc.transport import framing
 from hpc.wire import messages as m
 from tests.system.conftest import Processes
-from tests.unit.controller_harness import RawPeer, RunningController, close_connections
+from tests.unit.controller_harness import RawPeer, RunningController, close_connections, knock_with_an_unknown_key
 
 from .table import fault
 
@@ -94,18 +93,7 @@ def test_cut_short(controller: Any) -> None:
 
 @fault("a peer has a key that is not known", "it gets no answer; the log says so")
 def test_badly_keyed(controller: Any) -> None:
-    info = connection.find("client", name=controller.name)
-    public, secret = new_keypair()
-    with contextlib.suppress(ConnectError):
-        stranger = connect(
-            addresses=info.addresses,
-            server_key=info.server_key,
-            public_key=public,
-            secret_key=secret,
-            timeout_s=1,
-        )
-        assert stranger.recv(0.3) is None
-        stranger.close()
+    knock_with_an_unknown_key(controller.name)
     controller.wait_for_log("is not known here")
     other = controller.client(tcp=True)
     other.say(m.Query(1, "ping"))

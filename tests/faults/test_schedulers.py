@@ -1,31 +1,10 @@
 """Schedulers that fail, babble, are not there for a while, or forget a job."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 import hpc
 from tests.system.conftest import Processes, cli, wait_until
-from tests.system.fake_schedulers import FakePbs, FakeScheduler, FakeSlurm
+from tests.system.fake_schedulers import FakeScheduler
 
 from .table import fault
-
-
-@pytest.fixture(params=[FakeSlurm, FakePbs], ids=["slurm", "pbs"])
-def scheduler(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Processes
-) -> Iterator[FakeScheduler]:
-    """Put the commands of a scheduler first on PATH, and work in a directory of the test."""
-    fake: FakeScheduler = request.param(tmp_path / "scheduler")
-    monkeypatch.setenv("PATH", f"{fake.bin}{os.pathsep}{os.environ['PATH']}")
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "PBS_"))]:
-        monkeypatch.delenv(name)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    yield fake
-    fake.close()
 
 
 def wrap(scheduler: FakeScheduler, program: str, before: str, after: str = "") -> None:

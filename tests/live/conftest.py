@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from system.conftest import processes  # noqa: F401 - for all tests here: a private HPC_DIR, and no process left
+from system.conftest import wait_until as sooner
 
 from jobscripts import Job, JobSpec, JobStatus, Runner, State
 from jobscripts.pace import Pace
@@ -38,12 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> object:
     """Return the first true value of a condition; fail, saying what was waited for, after the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout_s:g} s in vain for {what}")
-        time.sleep(0.1)
-    return value
+    return sooner(condition, what, timeout_s, pause_s=0.1)
 
 
 class Slurm:

@@ -16,17 +16,21 @@ from typing import Any
 
 import pytest
 
+from .fake_schedulers import FakePbs, FakeScheduler, FakeSlurm
+
 DEADLINE_S = 20.0
 IPCLUSTER = (sys.executable, "-m", "hpc.cli.ipcluster")
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> object:
+def wait_until(
+    condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S, pause_s: float = 0.01
+) -> object:
     """Return the first true value of a condition; fail, saying what was waited for, after the deadline."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         if time.monotonic() > deadline:
             pytest.fail(f"waited {timeout_s:g} s in vain for {what}")
-        time.sleep(0.01)
+        time.sleep(pause_s)
     return value
 
 
@@ -157,3 +161,18 @@ def read_until(process: "subprocess.Popen[str]", text: str) -> str:
 
 # tests/conftest.py skips them where there is no MPI; scripts/test runs them with each of the two.
 needs_mpi = pytest.mark.needs_mpi
+
+
+@pytest.fixture(params=[FakeSlurm, FakePbs], ids=["slurm", "pbs"])
+def scheduler(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Processes
+) -> Iterator[FakeScheduler]:
+    """Put the commands of a scheduler first on PATH, and work in a directory of the test."""
+    fake: FakeScheduler = request.param(tmp_path / "scheduler")
+    monkeypatch.setenv("PATH", f"{fake.bin}{os.pathsep}{os.environ['PATH']}")
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "PBS_"))]:
+        monkeypatch.delenv(name)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    yield fake
+    fake.close()

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import hpc
 from hpc.cluster import submitted
 
 from .conftest import IPCLUSTER, Processes, cli, engines_of, needs_mpi, read_until, status, wait_until
-from .fake_schedulers import FakePbs, FakeScheduler, FakeSlurm
+from .fake_schedulers import FakeScheduler
 
 pytestmark = needs_mpi
 
@@ -24,21 +23,6 @@ rc.wait_for_engines(2, timeout=30)
 print("sizes", rc[:]["size"], flush=True)
 sys.exit(7)
 """
-
-
-@pytest.fixture(params=[FakeSlurm, FakePbs], ids=["slurm", "pbs"])
-def scheduler(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Processes
-) -> Iterator[FakeScheduler]:
-    """Put the commands of a scheduler first on PATH, and work in a directory of the test."""
-    fake: FakeScheduler = request.param(tmp_path / "scheduler")
-    monkeypatch.setenv("PATH", f"{fake.bin}{os.pathsep}{os.environ['PATH']}")
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "PBS_"))]:
-        monkeypatch.delenv(name)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    yield fake
-    fake.close()
 
 
 def test_engines_in_a_job_come_and_go_with_the_cluster(scheduler: FakeScheduler, processes: Processes) -> None:

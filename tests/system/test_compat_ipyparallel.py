@@ -81,7 +81,9 @@ def test_errors_have_the_shape_that_they_had(rc: ipp.Client) -> None:
         rc[1].apply_sync(fail_at, 2)
     assert isinstance(one.value, ValueError)
     assert (one.value.ename, one.value.evalue) == ("ValueError", "two")
-    assert one.value.engine_info == {"engine_id": 1, "method": "apply"}
+    uuid = rc[1].apply_async(abs, -1).engine_uuid
+    assert one.value.engine_info == {"engine_id": 1, "engine_uuid": uuid, "method": "apply"}
+    assert len(set(rc[:].apply_async(abs, -1).engine_uuid)) == len(rc)
     assert one.value.render_traceback()[0] == "[1:apply]"
     assert one.value.render_traceback()[-1] == "ValueError: two"
 
@@ -105,6 +107,13 @@ def test_errors_have_the_shape_that_they_had(rc: ipp.Client) -> None:
     several.value.tb_limit = 2
     assert several.value.render_traceback()[-1] == "... 1 more exceptions ..."
     assert several.value is result.exception()
+    assert several.value._render_traceback_()[0] == "[0-2:execute]", "what IPython shows"
+    twice = ipp.AsyncResult.join(rc[:].execute("1/0"), rc[:].execute("1/0"))
+    with pytest.raises(ipp.CompositeError) as each:
+        twice.get()
+    assert [row[3]["engine_id"] for row in each.value.elist] == [0, 1, 2, 0, 1, 2], "an entry for each task"
+    with pytest.raises(ValueError, match="more than one value of engine"):
+        rc.load_balanced_view().map_async(abs, range(6)).get_dict()
     assert not isinstance(several.value, AlreadyDisplayedError)
 
     mapped = rc.load_balanced_view().map(fail_at, range(4), return_exceptions=True)
@@ -342,35 +351,6 @@ def test_executors(rc: ipp.Client) -> None:
         assert joblib.Parallel(n_jobs=2)(joblib.delayed(pow)(2, i) for i in range(4)) == [1, 2, 4, 8]
 
 
-def test_magics(
-    rc: ipp.Client,
-    connection_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    interactiveshell = pytest.importorskip("IPython.core.interactiveshell")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    interactiveshell.InteractiveShell.clear_instance()
-    shell = interactiveshell.InteractiveShell.instance(colors="nocolor")
-    shell.history_manager.enabled = False
-    try:
-        shell.run_line_magic("load_ext", "hpc.compat.ipyparallel")
-        with ipp.Client(connection_file):  # which %px works on from now on
-            shell.run_line_magic("px", "3 * 4")
-            assert capsys.readouterr().out == "Out[0-2]: 12\n"
-            with pytest.raises(ipp.CompositeError):
-                shell.run_line_magic("px", "1/0")
-        view = rc.activate([0, 2], "_some")
-        shell.run_cell_magic("px_some", "--verbose -o name", "5 * 5")
-        assert "engine(s): 0,2" in capsys.readouterr().out
-        assert isinstance(shell.user_ns["name"], ipp.AsyncResult)
-        assert view.get_result().msg_ids == shell.user_ns["name"].msg_ids[-1:]
-    finally:
-        shell.history_manager.end_session()
-        interactiveshell.InteractiveShell.clear_instance()
-
-
 def test_a_cluster_of_its_own(processes: Processes) -> None:
     cluster = ipp.Cluster(n=1, engines="local", profile="own", cluster_id="two")
     rc = cluster.start_and_connect_sync()
@@ -385,6 +365,10 @@ def test_a_cluster_of_its_own(processes: Processes) -> None:
         rc.wait_for_engines(3, timeout=0.1)
     rc.shutdown(1)
     assert rc.ids == [0]
+    before = rc[0].apply_sync(os.getpid)
+    cluster.restart_engines_sync()
+    assert rc[0].apply_sync(os.getpid) != before
+    assert rc.ids == [0], "the id stays"
     again = ipp.Cluster.from_file(profile="own", cluster_id="two").connect_client_sync()
     assert again[:].apply_sync(abs, -1) == [1]
     again.close()

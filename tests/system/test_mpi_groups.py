@@ -1,7 +1,6 @@
 """Groups of engines started by mpirun, with each MPI of the machine: ``mpirun -n 4 ipengine``, literally."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +10,10 @@ import pytest
 
 import hpc
 from hpc.errors import NoCommunicator
-from hpc.security.connection import ConnectionInfo, cluster_dir
 
-from .conftest import Processes, wait_until
+from .by_hand import ENGINE, START_S, controller, where
+from .conftest import Processes
 from .mpi_flavours import FLAVOURS, OWN, Flavour, environment
-
-ENGINE = [sys.executable, "-m", "hpc.cli.ipengine"]
-START_S = 30.0  # Open MPI needs over a second for each start, more where ranks share a core
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -25,27 +21,17 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def rc(processes: Processes) -> Iterator[hpc.RemoteController]:
     """Start a controller and connect to it."""
-    started = processes.spawn(
-        sys.executable, "-m", "hpc.cli.ipcontroller", "--ip", "127.0.0.1", "--port", "0", "--name", "groups"
-    )
-    file = cluster_dir("groups") / "client.json"
-    wait_until(lambda: file.exists() or started.poll() is not None, "the controller")
-    assert started.poll() is None, started.communicate()[0]
-    controller = hpc.connect("groups")
-    yield controller
-    controller.shutdown(controller=True)
-    controller.close()
-    wait_until(lambda: not processes.pids(), f"the end of {processes.pids()}")
+    with controller(processes, "groups") as rc:
+        yield rc
 
 
 @pytest.fixture
 def start(processes: Processes, rc: hpc.RemoteController, tmp_path: Path) -> Start:
     """Give a function that starts engines as on the command line."""
-    info = ConnectionInfo.load(cluster_dir("groups") / "client.json")
-    where = [f"--controller-port={info.addresses[0].rpartition(':')[2]}", "--controller-ip=127.0.0.1"]
+    place = where("groups")
 
     def engines(flavour: Flavour | None, n: int, *options: str, **variables: str) -> "subprocess.Popen[str]":
-        command = [*ENGINE, *where, *options]
+        command = [*ENGINE, *place, *options]
         if flavour is None:
             return processes.spawn(*command, env=environment(**variables))
         return processes.spawn(*flavour.start(n, *command), env=environment(**flavour.load(tmp_path), **variables))

@@ -13,13 +13,10 @@ import pytest
 
 import hpc
 from hpc.errors import EngineLost, NoEngines
-from hpc.security.connection import ConnectionInfo, cluster_dir
 
+from .by_hand import ENGINE, START_S, controller, where
 from .conftest import Processes, wait_until
 from .mpi_flavours import FLAVOURS, OWN, Flavour, environment
-
-ENGINE = [sys.executable, "-m", "hpc.cli.ipengine"]
-START_S = 30.0
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -27,32 +24,22 @@ Start = Callable[..., "subprocess.Popen[str]"]
 @pytest.fixture
 def rc(processes: Processes) -> Iterator[hpc.RemoteController]:
     """Start a controller and connect to it."""
-    started = processes.spawn(
-        sys.executable, "-m", "hpc.cli.ipcontroller", "--ip", "127.0.0.1", "--port", "0", "--name", "ending"
-    )
-    file = cluster_dir("ending") / "client.json"
-    wait_until(lambda: file.exists() or started.poll() is not None, "the controller")
-    assert started.poll() is None, started.communicate()[0]
-    controller = hpc.connect("ending")
-    yield controller
-    controller.shutdown(controller=True)
-    controller.close()
-    wait_until(lambda: not processes.pids(), f"the end of {processes.pids()}")
+    with controller(processes, "ending") as rc:
+        yield rc
 
 
 @pytest.fixture
 def start(processes: Processes, rc: hpc.RemoteController, tmp_path: Path) -> Start:
     """Give a function that starts engines, whose allocation ends in ``left_s``."""
-    info = ConnectionInfo.load(cluster_dir("ending") / "client.json")
-    where = [f"--controller-port={info.addresses[0].rpartition(':')[2]}", "--controller-ip=127.0.0.1"]
+    place = where("ending")
 
     def engines(left_s: float = 0.0, notice_s: float = 1.0, flavour: Flavour | None = None) -> "subprocess.Popen[str]":
         variables = {"HPC_NOTICE_S": str(notice_s)}
         if left_s:
             variables["HPC_WALLTIME_END"] = str(time.time() + left_s)
         if flavour is None:
-            return processes.spawn(*ENGINE, *where, env=environment(**variables))
-        command = flavour.start(2, *ENGINE, *where)
+            return processes.spawn(*ENGINE, *place, env=environment(**variables))
+        command = flavour.start(2, *ENGINE, *place)
         return processes.spawn(*command, env=environment(**flavour.load(tmp_path), **variables))
 
     return engines

@@ -12,9 +12,10 @@ import uuid
 import msgspec
 
 from hpc.controller.server import ControllerOptions, run_controller
+from hpc.errors import ConnectError
 from hpc.security import connection
 from hpc.security.host import boot_id, hostname, own_start_ticks
-from hpc.transport import Disconnected, connect
+from hpc.transport import Disconnected, connect, new_keypair
 from hpc.wire import codec
 from hpc.wire import messages as m
 from hpc.wire.session import Peer
@@ -204,3 +205,16 @@ def spawn_engine(name, **fields):
     )
     assert process.stdout.readline() == "up\n"
     return process
+
+
+def knock_with_an_unknown_key(name):
+    """Come as somebody whose key the controller does not know, see that nothing answers, and return the secret half."""
+    info = connection.find("client", name=name)
+    public, secret = new_keypair()
+    with contextlib.suppress(ConnectError):
+        stranger = connect(
+            addresses=info.addresses, server_key=info.server_key, public_key=public, secret_key=secret, timeout_s=1
+        )
+        assert stranger.recv(0.3) is None
+        stranger.close()
+    return secret

@@ -194,8 +194,11 @@ class ScriptedController:
         first: int = 1,
         start: int = 0,
         kind: m.Kind = m.Kind.CALLS,
+        limit_s: float = 0.0,
     ) -> None:
-        self.tell("work", m.Run(CLIENT, first, start, stop, kind, functions), body)
+        run = m.Run(CLIENT, first, start, stop, kind, functions)
+        run.terms = m.Terms(limit_s) if limit_s else None
+        self.tell("work", run, body)
 
     def run_calls(self, function: Callable[..., Any] | bytes, calls: Sequence[tuple[Any, ...]], **where: Any) -> None:
         digest = function if isinstance(function, bytes) else self.define(function)

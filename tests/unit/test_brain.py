@@ -175,6 +175,34 @@ def test_clients_take_turns():
     assert order == [1, 2, 1, 2, 1, 2] or order == [1, 1, 2, 1, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("shares", "n", "expected"), [((3.0, 1.0), 40, 30), ((1.0, 0.25), 40, 32), ((2.5, 2.5), 40, 20)]
+)
+def test_clients_with_other_shares_get_so_many_turns_of_the_engines(shares, n, expected):
+    bench = Bench(1)
+    bench.do(ev.ClientCame(2))
+    for first in range(1, n + 1):
+        for client, share in enumerate(shares, 1):
+            submit = m.Submit(first, 1, m.Kind.CALLS, [F], None, 0.0, m.Options(share=share))
+            bench.do(ev.ClientSaid(client, submit, (b"body",)))
+    served = []
+    while len(served) < n:
+        part = bench.brain.registry.engines[0].sent[0]
+        served.append(part.bundle.client.number)
+        results = m.Results(part.bundle.client.number, part.bundle.first, 0, 1, False, [], 10.0)
+        bench.do(ev.EngineSaid(0, results, (b"",)))
+    assert abs(served.count(1) - expected) <= 2
+    # Nobody is served in one long run at the end: also a share below 1 gets its turns all the time.
+    assert set(served[: n // 2]) == {1, 2}
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 101.0, float("nan")])
+def test_shares_that_would_keep_others_waiting_for_ever_are_refused(share):
+    bench = Bench(1)
+    with pytest.raises(ProtocolError, match="share"):
+        bench.submit(1, options=m.Options(share=share))
+
+
 # ---------------------------------------------------------------- losses and ends
 
 

@@ -28,8 +28,7 @@ class BrainModel(RuleBasedStateMachine):
         self.n_clients = self.n_groups = self.serial = 0
         # By (client, task number).
         self.open_tasks, self.succeeded = set[tuple[int, int]](), set[tuple[int, int]]()
-        self.outcomes, self.begins, self.spent = (Counter[tuple[int, int]]() for _ in range(3))
-        self.retries: dict[tuple[int, int], int] = {}
+        self.outcomes, self.begins, self.spent, self.retries = (Counter[tuple[int, int]]() for _ in range(4))
         # By the first task of a bundle, also the tasks that it waits for.
         self.options: dict[tuple[int, int], m.Options] = {}
         self.after: dict[tuple[int, int], list[int]] = {}
@@ -81,10 +80,12 @@ class BrainModel(RuleBasedStateMachine):
                 self.known.update(row.id for row in engines.joined)
                 for end in engines.left:
                     self.known.remove(end.id)
-            case ev.Dropped(number, _):
+            case ev.Dropped(number, end):
                 gone = self.engines.pop(number)  # and with it, as far as the brain knows, a task that had begun
-                for client, first, start, _ in [] if gone.begun else [*gone.runs][:1]:
-                    self.spent[client, first + start] += 1
+                for client, first, start, _ in [*gone.runs][:1]:
+                    key = client, first + start
+                    self.spent[key] += not gone.begun
+                    self.retries[key] += end.reason is m.EndReason.WALLTIME and self.retries[key] > 0  # costs none
 
     def ended(self, client: int, start: int, stop: int) -> None:
         assert client not in self.gone_clients
@@ -163,13 +164,12 @@ class BrainModel(RuleBasedStateMachine):
         client, first, start, stop = fake.runs[0]
         for task in range(first + start + 1, first + min(start + n, stop)):
             self.began(fake, client, task)
-        results = fake.finish(n, failed)
-        self.do(ev.EngineSaid(fake.id, results, frames_of(results)))
+        self.do(ev.EngineSaid(fake.id, results := fake.finish(n, failed), frames_of(results)))
 
     def began(self, fake: FakeEngine, client: int, task: int) -> None:
         key = client, task
         self.begins[key] += 1
-        assert self.begins[key] <= 1 + self.retries.get(key, 0), "a task ran twice"
+        assert self.begins[key] <= 1 + self.retries[key], "a task ran twice"
         serial = self.direct.get(key)
         if serial is not None:
             assert serial > self.last_begun.get(fake.id, -1), "direct work ran out of order"
@@ -367,7 +367,7 @@ class BrainModel(RuleBasedStateMachine):
 
     def work_off(self) -> None:
         """Have the engines do all that they are sent."""
-        for _ in range(500):
+        for _ in range(500 + len(self.open_tasks)):
             if not any(e.runs or e.mail or e.stopped or e.told for e in self.engines.values()):
                 break
             for fake in list(self.engines.values()):

@@ -6,6 +6,7 @@ import pytest
 from brain_harness import Bench
 
 from hpc.controller import events as ev
+from hpc.controller import retries
 from hpc.controller.walltime import time_left_s
 from hpc.errors import ProtocolError
 from hpc.wire import messages as m
@@ -233,33 +234,50 @@ def test_a_recall_that_was_under_way_comes_first():
     assert not bench.messages(m.Stop)
 
 
-def test_a_task_that_was_cut_is_lost_and_costs_a_try():
+def cut(bench, number, why):
+    """Have the allocation of an engine end under its only task, and another engine come."""
+    notice(bench, number, why)
+    give_back(bench, bench.messages(m.Revoke)[0], number, 1)
+    goodbye(bench, number, why)
+    ended = bench.messages(m.Ended)
+    bench.engine(f"next{number}")
+    return ended
+
+
+ENDS = [m.EndReason.WALLTIME, m.EndReason.PREEMPTED]
+
+
+@pytest.mark.parametrize("why", ENDS)
+def test_without_retries_a_task_that_was_cut_is_lost(why):
     bench = Bench(1)
-    first = bench.submit(**expecting(0, retries=1))
-    notice(bench, 0)
-    (revoke,) = bench.messages(m.Revoke)
-    give_back(bench, revoke, 0, 1)
-    goodbye(bench, 0)
-    assert not bench.messages(m.Ended)
-    bench.engine("b")
-    assert bench.runs() == [(1, first, 0, 1)]
-    notice(bench, 1)
-    give_back(bench, bench.messages(m.Revoke)[0], 1, 1)
-    goodbye(bench, 1)
-    (ended,) = bench.messages(m.Ended)
-    assert ended.end.reason == ended.reason == m.EndReason.WALLTIME
+    bench.submit(**expecting(0))
+    (ended,) = cut(bench, 0, why)
+    assert ended.end.reason == ended.reason == why
 
 
-def test_preemption_costs_no_try():
+@pytest.mark.parametrize("why", ENDS)
+def test_the_end_of_an_allocation_costs_no_try(why):
     bench = Bench(1)
     first = bench.submit(**expecting(0, retries=1))
     for number in range(4):
-        notice(bench, number, m.EndReason.PREEMPTED)
-        give_back(bench, bench.messages(m.Revoke)[0], number, 1)
-        goodbye(bench, number, m.EndReason.PREEMPTED)
-        assert not bench.messages(m.Ended)
-        bench.engine(f"next{number}")
+        assert not cut(bench, number, why)
         assert bench.runs() == [(number + 1, first, 0, 1)]
+    bench.do(ev.EngineDied(4, 9))  # costs the try that it has
+    assert not bench.messages(m.Ended)
+    bench.engine("more")
+    assert not cut(bench, 5, why)  # and this still costs none
+    bench.do(ev.EngineDied(6, 9))
+    assert bench.messages(m.Ended)
+
+
+def test_a_task_for_which_no_allocation_is_long_enough_comes_to_an_end(monkeypatch):
+    monkeypatch.setattr(retries, "MAX_ALLOCATIONS", 3)
+    bench = Bench(1)
+    bench.submit(**expecting(0, retries=1))
+    assert not cut(bench, 0, m.EndReason.WALLTIME)
+    assert not cut(bench, 1, m.EndReason.WALLTIME)
+    (ended,) = cut(bench, 2, m.EndReason.WALLTIME)
+    assert ended.reason == m.EndReason.WALLTIME
 
 
 def test_direct_work_that_was_sent_is_finished_and_later_work_is_lost():

@@ -7,11 +7,11 @@ import pytest
 from controller_harness import (
     RawPeer,
     connections,
+    knock_with_an_unknown_key,
 )
 
-from hpc.errors import ConnectError
 from hpc.security import connection
-from hpc.transport import connect, new_keypair
+from hpc.transport import connect
 from hpc.wire import codec
 from hpc.wire import messages as m
 
@@ -27,18 +27,7 @@ def test_keys_bind_the_role(shared):
 
 
 def test_a_wrong_key_gets_no_answer(shared):
-    info = connection.find("client", name=shared.name)
-    public, secret = new_keypair()
-    with contextlib.suppress(ConnectError):
-        peer = connect(
-            addresses=info.addresses,
-            server_key=info.server_key,
-            public_key=public,
-            secret_key=secret,
-            timeout_s=1,
-        )
-        assert peer.recv(0.3) is None
-        peer.close()
+    secret = knock_with_an_unknown_key(shared.name)
     shared.wait_for_log("is not known here")
     assert secret not in shared.log()
 

@@ -1,6 +1,9 @@
 """What an engine does while user code runs: early results, revokes, interrupts, output."""
 
+import math
 import os
+import time
+from types import SimpleNamespace
 
 import pytest
 from engine_harness import (
@@ -14,6 +17,10 @@ from engine_harness import (
     wait_if,
 )
 
+from hpc.engine.capture import Capture
+from hpc.engine.control import Control
+from hpc.engine.interrupts import Interrupts
+from hpc.engine.ledger import Ledger
 from hpc.wire import messages as m
 
 
@@ -40,6 +47,46 @@ def test_quick_items_leave_while_a_slow_one_runs(engine, tmp_path):
     assert list(engine.outcomes(3)) == [0, 1, 2]
     gate.touch()
     assert [value_of(entry) for entry in engine.outcomes(3).values()] == ["released", "quick", "quick"]
+
+
+def test_quick_items_leave_while_a_slow_one_runs_when_each_is_a_slice_of_its_own(engine, tmp_path):
+    gate = tmp_path / "gate"
+    engine.run_span(wait_if, ["", str(gate)], limit_s=60)
+    assert list(engine.outcomes(1)) == [0]
+    gate.touch()
+    assert list(engine.outcomes(1)) == [1]
+
+
+def test_a_limit_that_is_far_away_delays_no_result(engine, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    engine.run_calls(wait_if, [("",), ("",), (str(first),), ("",), (str(second),)], limit_s=60)
+    assert list(engine.outcomes(2)) == [0, 1]
+    first.touch()
+    assert list(engine.outcomes(2)) == [2, 3]
+    second.touch()
+    assert list(engine.outcomes(1)) == [4]
+
+
+def test_only_a_look_that_is_near_counts_as_one(tmp_path):
+    """Whoever finds that the other thread will look soon does not wake it: a look at text is not soon for results."""
+    ledger = Ledger()
+    place = SimpleNamespace(ledger=ledger, capture=Capture((None, None), lambda: None), interrupts=Interrupts(print))
+    session = SimpleNamespace(session=SimpleNamespace(kept_nbytes=0))
+    channel = SimpleNamespace(connection=SimpleNamespace(route="unix"), peer=session)
+    control = Control(channel, channel, place, None, departure=SimpleNamespace(end=math.inf), lease_s=60)
+
+    def looks():
+        ledger.armed = True  # as when it was woken
+        return control._timeout_s() < 0.01, ledger.armed, ledger.listening
+
+    ledger.key, ledger.running_since = (CLIENT, 1), time.time()
+    place.capture.active = True
+    ledger.limit_s = 60.0
+    assert looks() == (False, False, False)
+    place.capture.write(0, "text")
+    assert looks() == (False, False, True)
+    ledger.hold_entry(0, m.Entry(m.Status.DONE, time.time(), time.time(), b""), None)
+    assert looks() == (True, True, True)
 
 
 # ---------------------------------------------------------------- revoke

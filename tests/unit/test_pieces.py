@@ -8,9 +8,11 @@ import pytest
 
 from hpc.dataplane import handover, segments
 from hpc.dataplane.outgoing import PIECES_NBYTES, Outgoing
-from hpc.transport import pieces, shared
+from hpc.errors import ProtocolError
+from hpc.transport import framing, pieces, shared
 from hpc.transport.pieces import PIECE_NBYTES, WINDOW_NBYTES
 from hpc.transport.unix import UnixConnection
+from hpc.wire.absent import Absent
 
 
 @pytest.fixture
@@ -81,6 +83,16 @@ def test_pieces_arrive_in_memory_of_ones_own(pair, outgoing, patient, sizes):
     outgoing.pool.trim()
     assert "0 segments on loan, 1 idle" in repr(outgoing.pool), "though the frames are there still"
     assert outgoing.pool.nbytes == WINDOW_NBYTES, "no more was touched"
+
+
+def test_pieces_for_which_there_is_no_memory_hold_nobody_up(pair, outgoing, patient, monkeypatch):
+    def no_room(_):
+        raise ProtocolError("no memory")
+
+    monkeypatch.setattr(framing, "allocate", no_room)
+    receiver = Receiver(pair[1])
+    announce(pair, outgoing, [noise(PIECES_NBYTES), noise(PIECES_NBYTES)]).finish()
+    assert [type(frame) for frame in receiver.frames()] == [Absent, Absent]
 
 
 def test_a_receiver_that_is_busy_finds_all_in_the_segment(pair, outgoing):

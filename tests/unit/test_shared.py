@@ -14,6 +14,7 @@ from hpc.transport import FRAMES, shared
 from hpc.transport.framing import Decoder, pack
 from hpc.transport.shared import Handle, SharedFrame
 from hpc.transport.unix import UnixConnection
+from hpc.wire import objects
 
 BIG = 300_000
 
@@ -50,6 +51,24 @@ def test_shared_frames_arrive_as_writable_memory_of_ones_own(pair, outgoing):
     assert bytes(frames[0].view()) == data[0], "what the receiver writes is its own"
     assert shared.is_mapped(first)
     assert not shared.is_mapped(head)
+
+
+def test_a_frame_for_which_there_is_no_memory_fails_alone(pair, outgoing, monkeypatch):
+    payload = objects.dumps(b"x" * BIG)
+    pair[0].send([b"head", payload[0], *outgoing.share(payload[1:])])
+    pair[0].send([b"next"])
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "map_file", no_room)
+        patch.setattr(Handle, "_copy", no_room)
+        head, *frames = pair[1].recv(5)
+    assert head == b"head"
+    with pytest.raises(MemoryError, match=f"{BIG} bytes"):
+        objects.loads(frames)
+    assert pair[1].recv(5) == [b"next"]
+
+
+def no_room(*_, **__):
+    raise MemoryError
 
 
 def test_frames_of_one_message_share_one_segment(outgoing):

@@ -7,6 +7,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from hpc.cli.commands.joboptions import job_fields
+from hpc.cli.loglevel import log_level
 from hpc.cluster.options import DEFAULT_PORT, LAUNCHERS, POLICIES, ClusterOptions, check, resolve
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,13 +37,7 @@ _LAUNCH = (
     click.option(
         "--timeout", type=float, default=60.0, show_default=True, help="Seconds that the engines have to come up."
     ),
-    click.option(
-        "--log-level",
-        type=click.Choice(("debug", "info", "warning", "error")),
-        default="info",
-        show_default=True,
-        help="Of the logs of controller and engines.",
-    ),
+    log_level("Of the logs of controller and engines."),
     click.option("--hostfile", type=click.Path(), default="", help="Machines for mpirun, as that mpirun reads them."),
     click.option(
         "--policy",

@@ -14,6 +14,9 @@ page docs/howto/porting.md goes through it name by name.
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
 from hpc.client.dependency import Dependency
+from hpc.client.executor import ViewExecutor
+from hpc.client.lazymap import LazyMap as LazyMapIterator
+from hpc.client.parallel import ParallelFunction, RemoteFunction
 from hpc.compat.ipyparallel import error
 from hpc.compat.ipyparallel.client import Client
 from hpc.compat.ipyparallel.cluster import Cluster
@@ -33,6 +36,10 @@ from hpc.compat.ipyparallel.views import DirectView, LoadBalancedView
 from hpc.wire.conditions import Conditional as dependent  # noqa: N813 - its name there
 from hpc.wire.conditions import depend, require
 
+# Of which ipyparallel these are the names, for programs that look.
+version_info = (9, 2, 0)
+__version__ = "9.2.0"
+
 AsyncHubResult = AsyncResult
 BroadcastView = DirectView
 
@@ -50,14 +57,19 @@ __all__ = [
     "Dependency",
     "DirectView",
     "EngineError",
+    "LazyMapIterator",
     "LoadBalancedView",
     "NoEnginesRegistered",
+    "ParallelFunction",
     "Reference",
     "RemoteError",
+    "RemoteFunction",
     "TaskAborted",
     "TaskTimeout",
     "TimeoutError",
     "UnmetDependency",
+    "ViewExecutor",
+    "__version__",
     "depend",
     "dependent",
     "error",
@@ -67,18 +79,19 @@ __all__ = [
     "register_joblib_backend",
     "remote",
     "require",
+    "version_info",
 ]
 
 
 def load_ipython_extension(shell: object) -> None:
     """Make ``%px`` and its relatives known: what ``%load_ext hpc.compat.ipyparallel`` calls."""
-    from hpc.magics import load_ipython_extension
+    from hpc.compat.ipyparallel.magics import activate
 
-    load_ipython_extension(shell)
+    activate(None, shell=shell)
 
 
 def register_joblib_backend(name: str = "ipyparallel", make_default: bool = False) -> None:
     """Have ``joblib.parallel_config(backend="ipyparallel")`` use the engines of this user's newest cluster."""
     from hpc.client.joblib import register
 
-    register(name, None, make_default)
+    register(name, lambda: Client().load_balanced_view(), make_default)

@@ -121,23 +121,35 @@ class Cluster:
 
     def start_engines_sync(self, n: int) -> None:
         """Start ``n`` more engines."""
-        client = self.connect_client_sync()
-        try:
+        with self.connect_client_sync() as client:
             self._cluster.scale(len(client) + n)
-        finally:
-            client.close()
+
+    def stop_engines_sync(self, engine_set_id: None = None) -> None:
+        """End all engines; the controller stays."""
+        with self.connect_client_sync() as client:
+            client.shutdown()
+
+    def restart_engines_sync(self, engine_set_id: None = None) -> None:
+        """Give all engines new processes; they keep their ids."""
+        with self.connect_client_sync() as client:
+            client.restart_engines()
 
     def signal_engines_sync(self, signum: int, engine_set_id: None = None) -> None:
         """Interrupt what the engines run: SIGINT is the one signal that can be sent."""
-        client = self.connect_client_sync()
-        try:
+        with self.connect_client_sync() as client:
             client.send_signal(signum)
-        finally:
-            client.close()
 
     async def start_engines(self, n: int) -> None:
         """Start ``n`` more engines."""
         await asyncio.to_thread(self.start_engines_sync, n)
+
+    async def stop_engines(self, engine_set_id: None = None) -> None:
+        """End all engines; the controller stays."""
+        await asyncio.to_thread(self.stop_engines_sync)
+
+    async def restart_engines(self, engine_set_id: None = None) -> None:
+        """Give all engines new processes; they keep their ids."""
+        await asyncio.to_thread(self.restart_engines_sync)
 
     async def signal_engines(self, signum: int) -> None:
         """Interrupt what the engines run."""

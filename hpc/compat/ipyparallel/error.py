@@ -5,10 +5,11 @@ Unlike ipyparallel's, a `RemoteError` is also an instance of what was raised: ``
 
 import builtins
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc import errors
+from hpc.errors import ranges
 
 TimeoutError = builtins.TimeoutError
 IPythonError = KernelError = errors.HpcError
@@ -21,6 +22,7 @@ class RemoteError(errors.RemoteError):
     """Code raised on an engine."""
 
     method = "apply"
+    engine_uuid = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}[{self.engine_id}]:{self.ename}({self.evalue})>"
@@ -28,7 +30,7 @@ class RemoteError(errors.RemoteError):
     @property
     def engine_info(self) -> dict[str, Any]:
         """Which engine it was, and what it was doing."""
-        return {"engine_id": self.engine_id, "method": self.method}
+        return {"engine_id": self.engine_id, "engine_uuid": self.engine_uuid, "method": self.method}
 
     def render_traceback(self) -> list[str]:
         """Return the lines of the traceback, after one that names the engine."""
@@ -82,13 +84,21 @@ class CompositeError(RemoteError, errors.CompositeError):
     msg : str
         What they were doing.
     elist : list of tuple
-        Name, text, traceback and `RemoteError.engine_info` of each error, in the order of the engines' ids.
+        Name, text, traceback and `RemoteError.engine_info` of the error of each task.
     """
 
     tb_limit = 4
 
-    def __init__(self, failed: Mapping[int, BaseException], what: str = "", method: str = "apply") -> None:
+    def __init__(
+        self,
+        failed: Mapping[int, BaseException],
+        what: str = "",
+        method: str = "apply",
+        each: Sequence[tuple[int, BaseException]] = (),
+    ) -> None:
         super().__init__({engine: failed[engine] for engine in sorted(failed)}, what)
+        # The engine and the error of each task; there may be several of one engine.
+        self._each = list(each) or list(self.errors.items())
         self.ename, self.evalue, self.method = "CompositeError", self.args[0], method
         self.msg = f"one or more exceptions raised in: {method}"
 
@@ -98,7 +108,9 @@ class CompositeError(RemoteError, errors.CompositeError):
     def __str__(self) -> str:
         return self.evalue
 
-    _render_traceback_ = errors.CompositeError._render_traceback_
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: as `hpc` has it, engines that failed alike together."""
+        return [f"[{ranges(sorted(self.errors))}:{self.method}]", *str(self).splitlines()]
 
     @property
     def elist(self) -> list[tuple[str, str, str, dict[str, Any]]]:
@@ -107,7 +119,7 @@ class CompositeError(RemoteError, errors.CompositeError):
             (e.ename, e.evalue, e.traceback, e.engine_info)
             if isinstance(e, RemoteError)
             else (type(e).__name__, str(e), "", {"engine_id": engine, "method": self.method})
-            for engine, e in self.errors.items()
+            for engine, e in self._each
         ]
 
     def raise_exception(self, excid: int | None = None) -> None:
@@ -116,9 +128,9 @@ class CompositeError(RemoteError, errors.CompositeError):
 
     def _at(self, excid: int) -> BaseException:
         try:
-            return list(self.errors.values())[excid]
+            return self._each[excid][1]
         except IndexError:
-            raise IndexError(f"there is no error {excid}, there are {len(self)}") from None
+            raise IndexError(f"there is no error {excid}, there are {len(self._each)}") from None
 
     def render_traceback(self, excid: int | None = None) -> list[str]:
         """Return the lines of one error's traceback, or of the first `tb_limit` of them."""

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any, cast
 
 import hpc
+from hpc.client.division import JoinedResult
 from hpc.client.gathering import GatherResult
 from hpc.client.mapresult import MapResult
 from hpc.client.metadata import Metadata
-from hpc.compat.ipyparallel.error import translated
+from hpc.compat.ipyparallel.error import CompositeError, RemoteError, translated
 from hpc.errors import HpcError
 
 _STATUS = {"done": "ok", "failed": "error", "lost": "error", "cancelled": "aborted"}
@@ -24,7 +25,7 @@ _MIMES = {
     "_repr_png_": "image/png",
     "_repr_svg_": "image/svg+xml",
 }
-_MORE_KEYS = ("msg_id", "execute_result")
+_MORE_KEYS = ("msg_id", "engine_uuid", "execute_result")
 
 
 class AsyncResult(hpc.AsyncResult):
@@ -70,10 +71,20 @@ class AsyncResult(hpc.AsyncResult):
             value = super()._conclude()
         except Exception as error:
             self._exception = translated(error, self._method)
+            self._fill_in(self._exception)
             raise self._exception from None
         if isinstance(self, AsyncMapResult) and self._return_exceptions:
             value = self._result = [self._translated(item) for item in value]
         return self._shown(value)
+
+    def _fill_in(self, error: BaseException) -> None:
+        """Give an error what it has in ipyparallel: uuids of engines, and an entry for each of several tasks."""
+        if isinstance(error, CompositeError):
+            failed = ((e, t if o.engine < 0 else o.engine) for t, o, k in self._slots() if o and (e := o.error(k)))
+            error._each = [(engine, translated(e, self._method)) for e, engine in failed] or error._each
+        for _, each in error._each if isinstance(error, CompositeError) else [(0, error)]:
+            if isinstance(each, RemoteError):
+                each.engine_uuid = uuid_of(self._link, each.engine_id) or ""
 
     def _conclude_all(self) -> Any:
         found = super()._conclude_all()
@@ -88,6 +99,8 @@ class AsyncResult(hpc.AsyncResult):
         """Return what `DirectView.execute` has for values; anything else as it is."""
         if self._method != "execute":
             return value
+        if isinstance(self, JoinedResult):
+            return value  # they are those of its parts
         if self._is_one():
             return value if isinstance(value, HpcError) else ExecuteReply(self.metadata)
         return [
@@ -114,7 +127,8 @@ class AsyncResult(hpc.AsyncResult):
     @classmethod
     def join(cls, *results: hpc.AsyncResult) -> "AsyncResult":
         """Return several results of one client as one."""
-        return adopt(super().join(*results))
+        methods = {getattr(result, "_method", "apply") for result in results}
+        return adopt(super().join(*results), methods.pop() if len(methods) == 1 else "apply")
 
     # ------------------------------------------------------------ about the tasks
 
@@ -130,6 +144,7 @@ class AsyncResult(hpc.AsyncResult):
     def _extended(self, row: Metadata, outputs: list[dict[str, Any]]) -> Metadata:
         value = next((shown for shown in outputs if shown["output_type"] == "execute_result"), None)
         row["msg_id"] = row["task_id"]
+        row["engine_uuid"] = uuid_of(self._link, row["engine_id"])
         row["status"] = _STATUS.get(row["status"])
         if self._method == "execute":  # while %px wants to show all there is, in order
             outputs = [shown for shown in outputs if shown["output_type"] != "execute_result"]
@@ -141,6 +156,22 @@ class AsyncResult(hpc.AsyncResult):
     def outputs(self) -> Any:
         """What was displayed, without the value of the last expression; a list of it if there are several tasks."""
         return self["outputs"]
+
+    def display_outputs(self, groupby: str = "type", result_only: bool = False) -> None:
+        """Wait, then show what the tasks printed and displayed: by ``"type"``, by ``"engine"``, or in ``"order"``."""
+        from hpc.compat.ipyparallel.showing import display
+
+        self.wait()
+        display(self, groupby, text=not result_only, displayed=not result_only)
+
+    def get_dict(self, timeout: float | None = -1) -> dict[int, Any]:
+        """Return the values by engine id; raises `ValueError` if there are several of one engine."""
+        self.get(timeout)
+        engines = self.engine_id
+        if isinstance(engines, list) and len(set(engines)) < len(engines):
+            twice = next(engine for engine in engines if engines.count(engine) > 1)
+            raise ValueError(f"there is more than one value of engine {twice}: use get()")
+        return super().get_dict()
 
     @property
     def result_dict(self) -> dict[int, Any]:
@@ -161,6 +192,13 @@ class AsyncResult(hpc.AsyncResult):
 
     def __getattr__(self, name: str) -> Any:
         return self[name] if name in _MORE_KEYS else super().__getattr__(name)
+
+
+def uuid_of(link: Any, engine_id: int | None) -> str | None:
+    """Return what tells the process of an engine from all others; None if there is no such engine."""
+    roster = link.roster
+    row = roster.engines.get(engine_id) or roster.departed.get(engine_id)
+    return None if row is None else f"{row.host}-{row.pid}"
 
 
 class AsyncMapResult(AsyncResult):

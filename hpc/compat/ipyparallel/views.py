@@ -78,13 +78,13 @@ class View(HpcView):
         self, dist: str = "b", block: bool | None = None, **options: Any
     ) -> Callable[[Callable[..., Any]], ParallelFunction]:
         """Decorate a function of sequences so that each target calls it with a part of them; ``.map`` goes by item."""
-        return super().parallel(block, dist=distribution(dist), **options)
+        return lambda f: _documented(ParallelFunction(self, f, False, block, dist=distribution(dist), **options))
 
     def remote(self, block: bool | None = None, **flags: Any) -> Callable[[Callable[..., Any]], RemoteFunction]:
         """Decorate a function so that calling it calls it on the targets."""
         if flags:
             raise TypeError(f"set {', '.join(flags)} on the view: view.set_flags(...)")
-        return super().remote(block)
+        return lambda f: _documented(RemoteFunction(self, f, block))
 
 
 class DirectView(View, hpc.DirectView):
@@ -105,6 +105,12 @@ class DirectView(View, hpc.DirectView):
     def __iter__(self) -> Iterator["DirectView"]:
         for target in self._choose(None)[0]:
             yield DirectView(self._rc, target, self.block)
+
+    def activate(self, suffix: str = "") -> None:
+        """Have ``%px`` and the others, with that suffix, work on this view."""
+        from hpc.compat.ipyparallel.magics import activate
+
+        activate(self, suffix)
 
     @property
     def importer(self) -> Any:
@@ -252,6 +258,12 @@ class LoadBalancedView(View, hpc.LoadBalancedView):
     def register_joblib_backend(self, name: str = "ipyparallel", make_default: bool = False) -> None:
         """Have ``joblib.parallel_config(backend=name)`` use the engines of this view."""
         super().register_joblib_backend(name, make_default)
+
+
+def _documented(function: Any) -> Any:
+    """Have help say that a function runs elsewhere, as it does there."""
+    function.__doc__ = f"{type(function).__name__} on {function.view!r}:\n{function.func.__doc__ or ''}"
+    return function
 
 
 def _with_references(f: Any, sequences: tuple[Any, ...]) -> Any:

@@ -10,6 +10,8 @@ Tasks are named by numbers. A client numbers its tasks from 1 on; a *bundle* is 
 
 from hpc.wire.messages.base import TOGETHER, EndReason, Kind, Message, Status
 from hpc.wire.messages.client import (
+    LARGEST_SHARE,
+    SMALLEST_SHARE,
     Abort,
     After,
     Answer,
@@ -49,6 +51,8 @@ from hpc.wire.messages.parcels import Fetch, Label, Offer, Piece, Release, Taken
 from hpc.wire.messages.stacks import Look, Sight, Stalled
 
 __all__ = [
+    "LARGEST_SHARE",
+    "SMALLEST_SHARE",
     "TOGETHER",
     "Abort",
     "Ack",

@@ -34,6 +34,10 @@ class After(Message):
     engines: list[int] = []
 
 
+# What a client may ask for; a share is a number of turns, and who waits must not do so for ever.
+SMALLEST_SHARE, LARGEST_SHARE = 0.01, 100.0
+
+
 class Options(Message):
     """How the tasks of a bundle may be placed and repeated.
 
@@ -44,6 +48,7 @@ class Options(Message):
     Tasks wait for what ``after`` says, and run where that of ``follow`` did.
     With ``ranks``, each task is run by a team of so many ranks of one group; with ``everyone`` its value is the list of
     what all of them returned.
+    ``share`` is the client's part of the engines' time, where others wait too, compared with 1 of each of those.
     """
 
     retries: int = 0
@@ -59,6 +64,7 @@ class Options(Message):
     follow: After | None = None
     ranks: int = 0
     everyone: bool = False
+    share: float = 1.0
 
 
 class Source(Message):
