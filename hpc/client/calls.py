@@ -25,6 +25,8 @@ _PLAIN = (pickle.PicklingError, TypeError, AttributeError, ValueError, Recursion
 _PERHAPS_LARGE = frozenset((dict, bytes, bytearray, memoryview))
 
 EXECUTE, RUN, PUSH, PULL, CELL = b"!execute", b"!run", b"!push", b"!pull", b"!cell"
+# What `PUSH` does with plain arrays, whose bytes may follow the message.
+BIND = b"!bind"
 
 
 def dump_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Frame]:

@@ -179,11 +179,11 @@ class Line:
 
     # ------------------------------------------------------------ out
 
-    def ship(self, body: list[Frame], placement: Placement, once: bool) -> tuple[list[Frame], Mark]:
+    def ship(self, body: list[Frame], placement: Placement, once: bool, late: bool) -> tuple[list[Frame], Mark]:
         """Put the large buffers of a body where they travel best."""
         conn = self.conn
         link = "" if conn is None else conn.route
-        body, mark = self.freight.ship(body, placement, self.roster.engines, link, once=once)
+        body, mark = self.freight.ship(body, placement, self.roster.engines, link, once=once, late=late)
         if not mark.copied:
             body, mark.lent = self.parcels.lend(body)
         return body, mark

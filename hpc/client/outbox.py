@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpc.client.bundle import MAX_NBYTES, MAX_TASKS, Bundle, CallsBundle, Mark, Part, PartBundle, Placement
+from hpc.client.calls import BIND
 from hpc.client.credit import BUNDLE_NBYTES, TASK_NBYTES, Credit, is_urgent, weight
 from hpc.transport.meter import meter
 from hpc.wire import codec
@@ -41,8 +42,8 @@ class Outbox:
     wake : callable
         Makes the background thread call `flush` soon.
     ship : callable
-        Puts the large buffers of a body where they travel best, with True if every receiver looks at them once; returns
-        the body to send, and its mark.
+        Puts the large buffers of a body where they travel best, with True if every receiver looks at them once, and
+        True if it waits for them before it does; returns the body to send, and its mark.
     credit : Credit
         How much may be under way.
     """
@@ -56,7 +57,7 @@ class Outbox:
         transmit: Callable[[list[Frame]], None],
         mend: Callable[[], None],
         wake: Callable[[], None],
-        ship: Callable[[list[Frame], Placement, bool], tuple[list[Frame], Mark]] = lambda body, *_: (body, Mark()),
+        ship: Callable[..., tuple[list[Frame], Mark]] = lambda body, *_: (body, Mark()),
         credit: Credit | None = None,
     ) -> None:
         self.sending = threading.Lock()
@@ -101,7 +102,7 @@ class Outbox:
         mark = None
         if len(body) > 1:
             nbytes = sum(map(len, body[1:]))
-            body, mark = self._ship(body, placement, False)
+            body, mark = self._ship(body, placement, False, False)
             mark.nbytes = nbytes
             meter.expect(nbytes, mark.route)
         with self.lock:
@@ -167,7 +168,7 @@ class Outbox:
         if len(body) > 1:
             nbytes = sum(map(len, body[1:]))
             # A function that an engine lacks makes it ask for the whole message again; operations it never lacks.
-            body, mark = self._ship(body, placement, digest[:1] == b"!")
+            body, mark = self._ship(body, placement, digest[:1] == b"!", digest == BIND)
             mark.nbytes = nbytes
             meter.expect(nbytes, mark.route)
         with self.lock:

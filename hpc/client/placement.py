@@ -3,6 +3,7 @@
 Large buffers of the messages find their way below (`hpc.client.freight`); what a group does by MPI is chosen here.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hpc.client import grouproute
 from hpc.client.asyncresult import AsyncResult
 from hpc.client.bundle import Part, Placement
-from hpc.client.calls import PULL, PUSH, dump_call
+from hpc.client.calls import BIND, PULL, PUSH, dump_call
 from hpc.client.gathering import GatherResult
 from hpc.client.groupresult import GroupResult
 from hpc.client.parts import Layout, join
@@ -82,7 +83,7 @@ def push(
             return together
     result = GroupResult(link, f"push {', '.join(names)}", targets, None, single)
     everywhere, part = Placement(targets, route=route), Part(result, len(targets))
-    link.outbox.submit_each(everywhere, PUSH, dump_call((dict(names),), {}), part, elsewhere)
+    link.outbox.submit_each(everywhere, operation(names), dump_call((dict(names),), {}), part, elsewhere)
     return result
 
 
@@ -110,8 +111,22 @@ def push_parts(
     result = GroupResult(link, f"scatter {name}", targets, None, single)
     for base, (target, part) in enumerate(zip(targets, parts, strict=True)):
         body = dump_call(({name: part},), {})
-        link.outbox.submit_each(place(link, target, route), PUSH, body, Part(result, 1, base))
+        how = operation({name: part})
+        link.outbox.submit_each(place(link, target, route), how, body, Part(result, 1, base))
     return result
+
+
+def operation(names: Mapping[str, Any]) -> bytes:
+    """Return what binds names to objects: plain arrays can be unpickled before their bytes are there."""
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None or any("." in name for name in names):
+        return PUSH
+    plain = all(
+        # What is read-only is copied when it is unpickled, to be writable.
+        type(value) is numpy.ndarray and value.flags.writeable and not value.dtype.hasobject
+        for value in names.values()
+    )
+    return BIND if plain else PUSH
 
 
 def pull(

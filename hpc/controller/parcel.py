@@ -67,6 +67,8 @@ class SegmentParcel(Parcel):
         handle = self.frame.handle
         if handle.flags & PIECES:  # its sender took the receiver for a process that shares memory with it
             piece = self.frame.view(PATIENCE_S)[start:stop]
+        elif not handle.is_written(PATIENCE_S):
+            raise OSError("its sender has gone")
         else:
             piece, done = memoryview(bytearray(stop - start)), 0
             while done < len(piece):

@@ -51,7 +51,7 @@ class HandOver:
         self._finished = True
         voice = self._loan.voice()
         try:
-            if voice.hear(PRESENT_S):
+            if self._loan.in_pieces and voice.hear(PRESENT_S):
                 self._copy_pieces(voice)
             else:
                 copy(self._loan, self._parts)

@@ -38,18 +38,21 @@ class Outgoing:
         shared = self.hand_over(buffers, in_pieces=False)
         return None if shared is None else shared[0]
 
-    def hand_over(self, buffers: Sequence[Any], *, in_pieces: bool) -> tuple[list[Any], HandOver | None] | None:
+    def hand_over(
+        self, buffers: Sequence[Any], *, in_pieces: bool, late: bool = False
+    ) -> tuple[list[Any], HandOver | None] | None:
         """Return what `share` does and, if the copying is still to be done, what does it.
 
         With ``in_pieces`` there is one receiver, and it looks at the frames once. So if there is no warm memory the
-        message can be sent ahead, and the bytes follow piece by piece.
+        message can be sent ahead, and the bytes follow piece by piece. With ``late`` it can be sent ahead if there is,
+        too: the receiver waits for the bytes before anything looks at them.
         """
-        loan, parts = self._lend(buffers, in_pieces)
+        loan, parts = self._lend(buffers, in_pieces, late)
         if loan is None:
             return None
         handle = loan.handle()
         frames = [SharedFrame(handle, start, stop - start) for _, start, stop in parts]
-        if loan.in_pieces:
+        if loan.in_pieces or loan.late:
             return frames, HandOver(self.pool, loan, parts)
         copy(loan, parts)
         return frames, None
@@ -63,14 +66,14 @@ class Outgoing:
         handle = loan.handle(writable=True)
         return [SharedFrame(handle, start, stop - start) for _, start, stop in parts]
 
-    def _lend(self, buffers: Sequence[Any], in_pieces: bool) -> tuple[Loan | None, list[Part]]:
+    def _lend(self, buffers: Sequence[Any], in_pieces: bool, late: bool = False) -> tuple[Loan | None, list[Part]]:
         parts, end = [], 0
         for buffer in buffers:
             nbytes = _nbytes(buffer)
             parts.append(Part(buffer, end, end + nbytes))
             end += -(-nbytes // ALIGNMENT) * ALIGNMENT
         try:
-            return self.pool.lend(end, in_pieces=in_pieces and end >= PIECES_NBYTES), parts
+            return self.pool.lend(end, in_pieces=in_pieces and end >= PIECES_NBYTES, late=late), parts
         except NoSegmentError as error:
             if str(error) != self.obstacle:
                 self.obstacle = str(error)

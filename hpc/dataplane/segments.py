@@ -21,7 +21,7 @@ from typing import Any, Final
 from hpc.dataplane import memory
 from hpc.errors import HpcError
 from hpc.transport.pieces import WINDOW_NBYTES, Voice
-from hpc.transport.shared import PIECES, WRITABLE, Descriptor, Handle, map_file, seal, supported
+from hpc.transport.shared import LATE, PIECES, WRITABLE, Descriptor, Handle, map_file, seal, supported
 
 SMALLEST_NBYTES: Final = 1 << 20
 # A segment may be lent for data of no less than a quarter of its size.
@@ -99,12 +99,16 @@ class Loan:
         Whether they have been written before.
     in_pieces : bool
         Whether the bytes are to go through the window.
+    late : bool
+        Whether its receiver hears of it when they have been written.
     """
 
-    __slots__ = ("_end", "_segment", "_token", "in_pieces", "nbytes", "warm")
+    __slots__ = ("_end", "_segment", "_token", "in_pieces", "late", "nbytes", "warm")
 
-    def __init__(self, segment: Segment, ends: tuple[Descriptor, Descriptor], nbytes: int, in_pieces: bool) -> None:
-        self._segment, self.nbytes, self.in_pieces = segment, nbytes, in_pieces
+    def __init__(
+        self, segment: Segment, ends: tuple[Descriptor, Descriptor], nbytes: int, *, in_pieces: bool, late: bool
+    ) -> None:
+        self._segment, self.nbytes, self.in_pieces, self.late = segment, nbytes, in_pieces, late
         self._end: Descriptor = ends[0]
         self._token: Descriptor | None = ends[1]
         self.warm = segment.touched >= nbytes
@@ -129,7 +133,7 @@ class Loan:
         """Return what to make shared frames of."""
         if self._token is None:
             raise ValueError("the loan is its receiver's alone by now")
-        flags = (WRITABLE if writable else 0) | (PIECES if self.in_pieces else 0)
+        flags = (WRITABLE if writable else 0) | (PIECES if self.in_pieces else 0) | (LATE if self.late else 0)
         return Handle(self._segment.memory, self._token, self.nbytes, flags)
 
     def voice(self) -> Voice:
@@ -170,13 +174,15 @@ class Pool:
         """How much memory the idle segments take."""
         return sum(segment.touched for segment in self._idle)
 
-    def lend(self, nbytes: int, *, in_pieces: bool = False) -> Loan:
+    def lend(self, nbytes: int, *, in_pieces: bool = False, late: bool = False) -> Loan:
         """Return a loan of at least so many bytes, warm ones if there are any.
 
         Parameters
         ----------
         in_pieces
             If there are none, the bytes can go to their one receiver in pieces: the loan then is `Loan.in_pieces`.
+        late
+            Otherwise the bytes may be written later: the loan then is `Loan.late`.
 
         Raises
         ------
@@ -195,7 +201,8 @@ class Pool:
                     in_pieces = False
             if segment is None:
                 segment = self._new(nbytes)
-            here, there = socket.socketpair() if in_pieces else os.pipe()
+            late = late and not in_pieces
+            here, there = socket.socketpair() if in_pieces or late else os.pipe()
             end, token = Descriptor(_fd(here)), Descriptor(_fd(there))
         except OSError as error:
             raise NoSegmentError(f"no shared memory for {nbytes} bytes: {error.strerror}") from None
@@ -206,7 +213,7 @@ class Pool:
                 self._forget(next(iter(self._lent)))
         if self._sweeper is None:
             self._start_sweeper()
-        return Loan(segment, (end, token), nbytes, in_pieces)
+        return Loan(segment, (end, token), nbytes, in_pieces=in_pieces, late=late)
 
     def _take(self, nbytes: int) -> Segment | None:
         """Take a segment that is large enough, but not much too large."""

@@ -13,6 +13,7 @@ from hpc.engine.current import Identity
 from hpc.engine.deposit import Deposits
 from hpc.engine.functions import FunctionTable
 from hpc.engine.interrupts import Leave
+from hpc.engine.late import Late
 from hpc.engine.partials import Partials
 from hpc.engine.postmortem import PostMortem
 from hpc.engine.results import own, transmission
@@ -49,8 +50,10 @@ class Loop:
         self._identity = identity
         self._lease_s = lease_s
         self.shell = Shell(namespace := place.namespace, place.capture)
+        self._late = Late(namespace)
         parts = (
             namespace,
+            self._late,
             Deposits(namespace),
             Partials(namespace),
             self.shell,
@@ -76,6 +79,8 @@ class Loop:
         """
         with self._channel.lock:
             while True:
+                if self._late:
+                    self._settle()
                 if self._later:
                     message, frames = self._later.popleft()
                 else:
@@ -91,6 +96,17 @@ class Loop:
         """Leave, after all results: on their way nothing can overtake them."""
         with self._channel.lock:
             self._channel.send(goodbye)
+
+    def _settle(self) -> None:
+        """Wait for the bytes of what has been answered already, before anything else is taken in."""
+        interrupts = self._place.interrupts
+        interrupts.waiting = True
+        try:
+            if interrupts.leaving:
+                raise Leave(interrupts.leaving)
+            self._late.settle()
+        finally:
+            interrupts.waiting = False
 
     def _receive(self) -> Sequence[Frame]:
         interrupts, before = self._place.interrupts, time.time()
@@ -136,7 +152,7 @@ class Loop:
                 self._wait_for_acknowledgement()
             body = self._channel.parcels.contents(message.parcels, frames[1:])
             self._channel.parcels.forget(message.parcels)
-            self._run(message, body)
+            self._run(message, self._late.expect(body) if len(body) > 1 else body)
         elif type(message) is Define:
             by_reference, by_value = (bytes(frame) for frame in frames[1:3])
             self._functions.define(message.digest, message.name, by_reference, by_value)

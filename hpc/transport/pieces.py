@@ -66,6 +66,15 @@ class Voice:
         except ConnectionError:
             return b""
 
+    def is_whole(self, patience_s: float | None = None) -> bool:
+        """Wait for the word that everything is there, which others may hear, too; False as `hear` returns nothing."""
+        if not self._poll.poll(None if patience_s is None else 1000 * patience_s):
+            return False
+        try:
+            return self._sock.recv(1, _DONT_WAIT | socket.MSG_PEEK) == WHOLE
+        except ConnectionError:
+            return False
+
     def end(self) -> None:
         """Say that nothing will be said any more."""
         self._sock.shutdown(socket.SHUT_WR)

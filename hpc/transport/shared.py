@@ -27,9 +27,10 @@ from hpc.wire.absent import absent
 FLAG: Final = 1 << 63
 # Offset and extent in bytes, number of the handle within the transmission, flags.
 DESCRIPTOR: Final = struct.Struct("<QQIBxxx")
-# The receiver is to write to the segment; its bytes come piece by piece.
+# The receiver is to write to the segment; its bytes come piece by piece; they stand there when the token says so.
 WRITABLE: Final = 1
 PIECES: Final = 2
+LATE: Final = 4
 # The two descriptors of so many handles go with one piece; the kernel permits 253 descriptors.
 HANDLES_PER_PIECE: Final = 16
 CONTROL_NBYTES: Final = socket.CMSG_SPACE(4 * 2 * HANDLES_PER_PIECE) if hasattr(socket, "CMSG_SPACE") else 0
@@ -79,7 +80,7 @@ class Handle:
         self._missing = ""
 
     def __repr__(self) -> str:
-        names = {WRITABLE: ", writable", PIECES: ", in pieces"}
+        names = {WRITABLE: ", writable", PIECES: ", in pieces", LATE: ", late"}
         words = "".join(name for flag, name in names.items() if self.flags & flag)
         return f"<Handle of {self.extent} bytes, {self.memory!r}{words}>"
 
@@ -104,17 +105,35 @@ class Handle:
         if self._missing:
             raise MemoryError(self._missing)
         if self._view is None:
-            if os.fstat(self.memory.fd).st_size < self.extent:
-                raise ProtocolError(f"a shared segment is shorter than the {self.extent} bytes that were announced")
+            self._check()
             if self.flags & PIECES:
                 self._view = memoryview(b"")  # whatever interrupts this: they come only once
                 self._view = self._receive(patience_s)
             else:
-                self._view = self._own()
+                self._view = self._own() if self.is_written(patience_s) else memoryview(b"")
         return self._view
 
+    def early_view(self) -> memoryview:
+        """Return what `view` does, where possible without waiting: nothing may look at it before `is_written`."""
+        if self._view is None and self.flags & LATE and _may_map():
+            self._check()
+            with contextlib.suppress(OSError, ValueError):  # then it takes what `view` does: a copy
+                self._view = self._map()
+        return self.view()
+
+    def is_written(self, patience_s: float | None = None) -> bool:
+        """Say whether the bytes stand in the segment; wait for late ones until their sender has gone, or too long."""
+        return not self.flags & LATE or pieces.Voice(self.token.fd).is_whole(patience_s)
+
+    def _check(self) -> None:
+        if os.fstat(self.memory.fd).st_size < self.extent:
+            raise ProtocolError(f"a shared segment is shorter than the {self.extent} bytes that were announced")
+
     def _own(self) -> memoryview:
-        return self._map() if _may_map() else self._copy()
+        try:
+            return self._map() if _may_map() else self._copy()
+        except (OSError, ValueError):
+            return self._copy()
 
     def _receive(self, patience_s: float | None) -> memoryview:
         from hpc.transport.framing import allocate
@@ -132,10 +151,7 @@ class Handle:
             raise MemoryError(self._missing) from None
 
     def _map(self) -> memoryview:
-        try:
-            mapping = map_file(Mapping, self.memory.fd, self.extent, shared=False)
-        except (OSError, ValueError):
-            return self._copy()
+        mapping = map_file(Mapping, self.memory.fd, self.extent, shared=False)
         mapping.token = self.token
         Mapping.living += 1
         return memoryview(mapping)
@@ -167,8 +183,8 @@ def _may_map() -> bool:
 class SharedFrame:
     """A frame that stands in a segment; ``len()`` is the number of its bytes.
 
-    Peers see one only if its handle is writable: that asks them to write into the sender's memory. All others arrive
-    as memory.
+    Peers see one only if its handle is writable, which asks them to write into the sender's memory, or late. All others
+    arrive as memory.
     """
 
     __slots__ = ("handle", "nbytes", "offset")
@@ -188,15 +204,21 @@ class SharedFrame:
 
 
 def mapped(frames: Iterable[Any]) -> list[Any]:
-    """Return frames as a peer gets them: shared ones as memory, unless they are there to be written to."""
-    return [_memory(frame) if type(frame) is SharedFrame and not frame.handle.writable else frame for frame in frames]
+    """Return frames as a peer gets them: shared ones as memory, unless they are there to be written to, or late."""
+    return [
+        memory_of(frame.view, frame.nbytes)
+        if type(frame) is SharedFrame and not frame.handle.flags & (WRITABLE | LATE)
+        else frame
+        for frame in frames
+    ]
 
 
-def _memory(frame: SharedFrame) -> Any:
+def memory_of(view: Callable[[], memoryview], nbytes: int) -> Any:
+    """Return what a call gives, or what stands for a frame of that size for which there is no room."""
     try:
-        return frame.view()
+        return view()
     except MemoryError:
-        return absent(frame.nbytes)  # the connection is not to end with it
+        return absent(nbytes)  # the connection is not to end with it
 
 
 def is_mapped(frame: Any) -> bool:
@@ -294,7 +316,7 @@ def unpack(piece: Any, nbytes: int, frames: list[Any], fds: list[Descriptor]) ->
         return SharedFrame(handle, offset, nbytes)
     if len(fds) < 2:
         raise ProtocolError("a shared frame came without its file descriptors: is the limit of open files too low?")
-    handle = Handle(fds[0], fds[1], extent, flags & (WRITABLE | PIECES))
+    handle = Handle(fds[0], fds[1], extent, flags & (WRITABLE | PIECES | LATE))
     del fds[:2]
     return SharedFrame(handle, offset, nbytes)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import hpc
+from hpc.client import freight
 from hpc.errors import CompositeError, EngineLost
 from hpc.transport.pieces import Voice
 
@@ -22,6 +23,14 @@ MIB = 1 << 20
 
 @pytest.fixture
 def rc() -> "Iterator[hpc.RemoteController]":
+    with hpc.Cluster(n=3) as rc:
+        yield rc
+
+
+@pytest.fixture
+def cold_rc(monkeypatch: pytest.MonkeyPatch) -> "Iterator[hpc.RemoteController]":
+    """A cluster, and a client that made no memory warm for what it sends first."""
+    monkeypatch.setattr(freight, "FIRST_NBYTES", 1 << 62)
     with hpc.Cluster(n=3) as rc:
         yield rc
 
@@ -273,7 +282,8 @@ def test_a_client_by_tcp_gets_the_same(rc: "hpc.RemoteController", monkeypatch: 
         assert np.array_equal(far[:].gather("z"), np.tile(array, 3))
 
 
-def test_the_first_array_goes_from_memory_to_memory(rc: "hpc.RemoteController") -> None:
+def test_the_first_array_goes_from_memory_to_memory(cold_rc: "hpc.RemoteController") -> None:
+    rc = cold_rc
     engine, array = rc[1], np.arange(2 * MIB)
     result = engine.push({"first": array}, block=False)
     array[:] = 0
@@ -286,7 +296,8 @@ def test_the_first_array_goes_from_memory_to_memory(rc: "hpc.RemoteController") 
     assert np.array_equal(rc[:].gather("parts"), np.arange(6 * MIB))
 
 
-def test_a_busy_engine_does_not_hold_up_who_pushes(rc: "hpc.RemoteController") -> None:
+def test_a_busy_engine_does_not_hold_up_who_pushes(cold_rc: "hpc.RemoteController") -> None:
+    rc = cold_rc
     with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
         listener.bind(f"{folder}/gate")
         listener.listen()
@@ -305,8 +316,9 @@ def test_a_busy_engine_does_not_hold_up_who_pushes(rc: "hpc.RemoteController") -
 
 
 def test_an_engine_that_is_killed_while_it_receives(
-    rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch
+    cold_rc: "hpc.RemoteController", monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    rc = cold_rc
     pid, say = rc[2].apply_sync(os.getpid), Voice.say
 
     def kill(voice: Voice, word: bytes) -> None:

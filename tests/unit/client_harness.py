@@ -175,7 +175,7 @@ class FakeController:
                 names["print"] = lambda *a: text.append(" ".join(map(str, a)) + "\n")
                 exec(args[0], names)
                 return m.Entry(m.Status.DONE, now, time.time(), pickle.dumps(None), stdout="".join(text)), []
-            if digest == b"!push":
+            if digest in (b"!push", b"!bind"):
                 value = names.update(args[0])
             elif digest == b"!describe":
                 if args[0] not in names:

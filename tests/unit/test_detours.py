@@ -1,13 +1,15 @@
 """A slower route than there might be is taken, and said, with the reason and once."""
 
 import logging
+import sys
 
 import numpy as np
 import pytest
 
 from hpc.client.bundle import Placement
-from hpc.client.freight import Freight
+from hpc.client.freight import FIRST_NBYTES, Freight
 from hpc.dataplane import chooser
+from hpc.transport.pieces import WINDOW_NBYTES
 from hpc.wire import messages as m
 
 MIB = 1 << 20
@@ -63,3 +65,23 @@ def test_a_client_is_warned_once_for_each_reason(caplog, monkeypatch):
         freight.ship(body, Placement([0], route="mpi"), {0: row(0, size=1)}, "tcp")
         assert "not ranks" in caplog.records[-1].getMessage()
         assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("available", "wanted"), [(1 << 40, [WINDOW_NBYTES, FIRST_NBYTES]), (1 << 30, [WINDOW_NBYTES])]
+)
+def test_what_is_sent_first_finds_warm_memory_where_there_is_plenty(monkeypatch, available, wanted):
+    monkeypatch.setattr("hpc.dataplane.segments.Pool._start_sweeper", lambda _: None)
+    monkeypatch.setattr("hpc.dataplane.memory.available_nbytes", lambda: available)
+    freight = Freight()
+    freight.prepare()
+    freight.prepare()
+    assert freight.outgoing.pool.wanted == wanted
+
+
+def test_who_has_no_numpy_sends_no_array_first(monkeypatch):
+    monkeypatch.setattr("hpc.dataplane.segments.Pool._start_sweeper", lambda _: None)
+    monkeypatch.delitem(sys.modules, "numpy")
+    freight = Freight()
+    freight.prepare()
+    assert freight.outgoing.pool.wanted == [WINDOW_NBYTES]
