@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from system.conftest import processes  # noqa: F401 - for all tests here: a private HPC_DIR, and no process left
+from system.conftest import Processes, processes  # noqa: F401 - for all tests here: a private HPC_DIR, and no process left
 from system.conftest import wait_until as sooner
 
 from jobscripts import Job, JobSpec, JobStatus, Runner, State
@@ -144,7 +144,8 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(slurm: Slurm, tmp_path: Path) -> Iterator[Jobs]:
+def jobs(slurm: Slurm, processes: Processes, tmp_path: Path) -> Iterator[Jobs]:  # noqa: F811 - a fixture
     helper = Jobs(tmp_path)
     yield helper
     helper.cancel_all()
+    processes.assert_none_left(files=False)  # a job may be over while slurmstepd still ends its processes
