@@ -18,6 +18,8 @@ STATUS_WAIT_S: Final = 0.03
 REPORT_WAIT_S: Final = 0.4
 # What had arrived before a launch was reported to have ended is read by then.
 LAUNCH_END_S: Final = 0.3
+# A rank whose mpirun was killed needs a moment to notice. Given up while it is connected, it would come as another one.
+LINGER_S: Final = 1.0
 
 
 class Deaths:
@@ -104,12 +106,17 @@ class Deaths:
             if engine.lost or engine.info.group.rpartition("-")[0] != label:
                 continue
             engine.fate.add(-1, -1, lines, oom=False, reported=False)
+            engine.fate.launch_ended_at = now
             # A moment, for what the kernel tells of the others.
             self._timers.set(now + (STATUS_WAIT_S if engine.dying else LAUNCH_END_S), Alarm.STATUS, engine)
 
     def alarm(self, engine: Engine, now: float) -> None:
         """Go on with what is known."""
-        if not engine.lost:
+        if engine.lost:
+            return
+        if not engine.dying and engine.control_up and now < engine.fate.launch_ended_at + LINGER_S:
+            self._timers.set(now + LAUNCH_END_S, Alarm.STATUS, engine)
+        else:
             self._conclude(engine, now)
 
     def _conclude(self, engine: Engine, now: float) -> None:

@@ -41,6 +41,7 @@ class Fate:
     goodbye: str = ""
     aborts: bool = False
     died_at: float = math.inf
+    launch_ended_at: float = -math.inf
     awaits_report: bool = False
     heard: bool = False
     reported: bool = False

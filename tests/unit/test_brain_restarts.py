@@ -4,7 +4,7 @@ import pytest
 from brain_harness import Bench
 
 from hpc.controller import events as ev
-from hpc.controller.deaths import REPORT_WAIT_S, STATUS_WAIT_S
+from hpc.controller.deaths import LAUNCH_END_S, LINGER_S, REPORT_WAIT_S, STATUS_WAIT_S
 from hpc.controller.fates import Fate
 from hpc.wire import messages as m
 
@@ -136,6 +136,28 @@ def test_the_words_of_a_rank_that_aborts_may_come_after_the_others_are_dead():
     first, second, *_ = (message.left[0] for message in bench.messages(m.Engines))
     assert (first.id, first.reason) == (1, m.EndReason.MPI_ABORT)
     assert (second.id, second.reason) == (2, m.EndReason.GROUP)
+
+
+def test_a_rank_that_outlives_its_mpirun_for_a_moment_is_not_given_up_meanwhile():
+    bench = bench_with_launcher(1)
+    bench.do(ev.LaunchEnded("mpirun-0"))
+    bench.tick(LAUNCH_END_S)
+    assert not bench.of(m.Engines)
+    bench.do(ev.EngineDied(0, -1, 195))
+    bench.tick(REPORT_WAIT_S)
+    (left,) = bench.messages(m.Engines)[0].left
+    assert (left.reason, left.exit_code) == (m.EndReason.EXIT, 195)
+
+
+def test_a_rank_that_outlives_its_mpirun_is_given_up_in_the_end():
+    bench = bench_with_launcher(1)
+    bench.do(ev.LaunchEnded("mpirun-0"))
+    for _ in range(20):
+        bench.tick(LAUNCH_END_S)
+        if left := [one for message in bench.messages(m.Engines) for one in message.left]:
+            break
+    assert left[0].id == 0
+    assert LINGER_S <= bench.now < LINGER_S + 2 * LAUNCH_END_S
 
 
 def test_a_rank_that_says_that_it_aborts_is_named_though_others_die_first():
